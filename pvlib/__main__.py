@@ -1,0 +1,7 @@
+"""`python -m pvlib` is `pvlib`."""
+
+import sys
+
+from pvlib.cli import main
+
+sys.exit(main())

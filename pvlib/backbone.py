@@ -1,0 +1,312 @@
+"""The backbone: the official F5-TTS classes, small enough for two cores, and our own sampler over them.
+
+Axes: b batch, n tokens, m mel frames, nt characters, d channels.
+`CompanionCFM` is a CFM whose transformer may see several mel frames as one token; its `sample` takes and returns
+100-channel frames and frame counts, so that the official inference function works on it unchanged.
+`Backbone.sample` integrates the same equation for many rows at once: a noise seed, a guidance strength and a
+character alignment per row, and a mask that keeps padding out of the attention.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from f5_tts.model.backbones.dit import DiT, TextEmbedding
+from f5_tts.model.cfm import CFM
+from f5_tts.model.utils import get_epss_timesteps, lens_to_mask, list_str_to_idx
+from torch import Tensor, nn
+
+from pvlib import alignment, config
+from pvlib.audio import HOP_LENGTH, N_FFT, N_MELS, SAMPLE_RATE, WIN_LENGTH
+
+BOUNDARY_SECONDS = 0.12  # the mark between reference and generated text sounds this long
+FILLER = -1
+
+
+class AlignedTextEmbedding(TextEmbedding):
+    """The official text encoder, its output stretched over the tokens by an alignment.
+
+    `expected` holds the expected seconds of each vocabulary entry (all 1: average upsampling). Two features per
+    token, how far into its character it is and how long that lasts, are added where `durations` is set.
+    """
+
+    def __init__(self, vocabulary: int, text_dim: int, *, conv_layers: int, durations: bool):
+        super().__init__(vocabulary, text_dim, mask_padding=True, average_upsampling=True, conv_layers=conv_layers)
+        self.durations = durations
+        if durations:
+            self.register_buffer("expected", torch.ones(vocabulary + 1))
+            self.place = nn.Linear(2, text_dim)
+        self.given: Tensor | None = None
+
+    def align(self, text: Tensor, lengths: Tensor, n: int) -> Tensor:
+        """The alignment (b, n) of a text (b, nt), filler -1, over rows of `lengths` tokens."""
+        present = text != FILLER
+        if not self.durations:
+            return alignment.average(present.sum(1), lengths, n)
+        weights = self.expected[(text + 1).clamp(min=0)] * present
+        return alignment.weighted(weights, torch.zeros_like(lengths), lengths, n)
+
+    def forward(self, text: Tensor, seq_len: int | Tensor, drop_text: bool = False) -> Tensor:
+        """text: (b, nt) vocabulary indices, filler -1. Returns (b, n, d), n the longest of `seq_len`."""
+        if not torch.is_tensor(seq_len):
+            seq_len = torch.full((text.shape[0],), int(seq_len), device=text.device)
+        n = int(seq_len.max())
+        index = self.align(text, seq_len, n) if self.given is None else self.given[:, :n]
+
+        silent = (text == FILLER).unsqueeze(-1)
+        tokens = torch.zeros_like(text) if drop_text else text + 1
+        x = self.text_embed(tokens) + self.freqs_cis[: text.shape[1]]
+        x = x.masked_fill(silent, 0.0)
+        for block in self.text_blocks:
+            x = block(x).masked_fill(silent, 0.0)
+
+        x = x.gather(1, index.clamp(min=0).unsqueeze(-1).expand(-1, -1, x.shape[-1]))  # (b, nt, d) -> (b, n, d)
+        if self.durations and not drop_text:
+            x = x + self.place(alignment.within(index).to(x.dtype))
+        return x.masked_fill((index < 0).unsqueeze(-1), 0.0)
+
+
+class CompanionCFM(CFM):
+    """The official CFM over tokens of `stack` mel frames. Its interface speaks of frames."""
+
+    def __init__(self, transformer: nn.Module, *, stack: int, vocab_char_map: dict[str, int]):
+        mel_kwargs = dict(
+            n_fft=N_FFT,
+            hop_length=HOP_LENGTH,
+            win_length=WIN_LENGTH,
+            n_mel_channels=N_MELS,
+            target_sample_rate=SAMPLE_RATE,
+            mel_spec_type="vocos",
+        )
+        super().__init__(transformer, mel_spec_kwargs=mel_kwargs, vocab_char_map=vocab_char_map)
+        self.stack = stack
+        self.num_channels = N_MELS * stack
+
+    def stacked(self, mel: Tensor) -> Tensor:
+        """(b, m, 100) -> (b, ceil(m / stack), 100 stack); the last frame is repeated to fill up."""
+        b, m, _ = mel.shape
+        mel = F.pad(mel.transpose(1, 2), (0, -m % self.stack), mode="replicate").transpose(1, 2)
+        return mel.reshape(b, -1, self.num_channels)
+
+    def unstacked(self, tokens: Tensor) -> Tensor:
+        """(b, n, 100 stack) -> (b, n stack, 100)."""
+        return tokens.reshape(tokens.shape[0], -1, N_MELS)
+
+    def tokens(self, frames: int | Tensor) -> int | Tensor:
+        """How many tokens hold so many frames."""
+        return -(-frames // self.stack)
+
+    @torch.no_grad()
+    def sample(self, cond: Tensor, text, duration: int | Tensor, *, lens: Tensor | None = None, **options):
+        """The official `CFM.sample`: cond (b, samples) or (b, m, 100), durations in mel frames."""
+        if cond.ndim == 2:
+            cond = self.mel_spec(cond).transpose(1, 2)
+        if self.stack == 1:
+            return super().sample(cond, text, duration, lens=lens, **options)
+        b, m, _ = cond.shape
+        lens = torch.full((b,), m, device=cond.device) if lens is None else lens
+        duration = torch.full((b,), duration, device=cond.device) if isinstance(duration, int) else duration
+        out, trajectory = super().sample(
+            self.stacked(cond), text, self.tokens(duration), lens=self.tokens(lens), **options
+        )
+        longest = int(torch.maximum(duration, lens + 1).max())
+        out = self.unstacked(out)[:, :longest]
+        known = (lens_to_mask(lens, length=m)).unsqueeze(-1)
+        out[:, :m] = torch.where(known[:, : out.shape[1]], cond[:, : out.shape[1]].to(out.dtype), out[:, :m])
+        return out, torch.stack([self.unstacked(step)[:, :longest] for step in trajectory])
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row to sample: reference mel (m, 100) with its text, the text to say, and all frames, reference included."""
+
+    mel: Tensor
+    reference_text: str
+    text: str
+    frames: int
+    seed: int = 0
+    cfg_strength: float = 2.5
+    pinned: bool = True  # the reference text keeps to the reference frames; needs the "durations" conditioning
+
+
+class Backbone(nn.Module):
+    """A frozen flow-matching model and the ways to sample it."""
+
+    def __init__(self, settings: config.Backbone, vocabulary: dict[str, int]):
+        super().__init__()
+        self.settings, self.vocabulary = settings, vocabulary
+        conditioning = settings.text_conditioning
+        if conditioning not in ("padded", "average", "durations"):
+            raise config.ConfigError(f"no text conditioning {conditioning!r}: padded, average or durations")
+        transformer = DiT(
+            dim=settings.dim,
+            depth=settings.depth,
+            heads=settings.heads,
+            dim_head=settings.dim_head,
+            dropout=0.0,
+            ff_mult=settings.ff_mult,
+            mel_dim=settings.mel_dim,
+            text_num_embeds=len(vocabulary),
+            text_dim=settings.text_dim,
+            text_mask_padding=True,
+            conv_layers=settings.conv_layers,
+            pe_attn_head=settings.pe_attn_head,
+            attn_mask_enabled=settings.attn_mask_enabled,
+        )
+        if conditioning != "padded":
+            transformer.text_embed = AlignedTextEmbedding(
+                len(vocabulary),
+                settings.text_dim,
+                conv_layers=settings.conv_layers,
+                durations=conditioning == "durations",
+            )
+        self.cfm = CompanionCFM(transformer, stack=settings.stack, vocab_char_map=vocabulary)
+        self.precision = torch.float32
+
+    @property
+    def transformer(self) -> DiT:
+        """The official DiT."""
+        return self.cfm.transformer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Characters to vocabulary indices: (b, nt), filler -1. Unknown characters become index 0, the space."""
+        return list_str_to_idx(list(texts), self.vocabulary).to(self.device)
+
+    @contextmanager
+    def aligned(self, index: Tensor | None) -> Iterator[None]:
+        """Use this alignment (b, n) for the calls inside; None leaves it to the text encoder."""
+        embedding = self.transformer.text_embed
+        if index is None or not isinstance(embedding, AlignedTextEmbedding):
+            yield
+            return
+        embedding.given = index
+        try:
+            yield
+        finally:
+            embedding.given = None
+
+    def weights_of(self, text: str) -> Tensor:
+        """Expected seconds of each character: (nt,)."""
+        return self.transformer.text_embed.expected[self.encode([text])[0] + 1]
+
+    def alignment_of(self, items: Sequence[Item]) -> Tensor | None:
+        """The alignment (b, n) of rows: reference text over reference tokens, a short mark, then the new text.
+
+        Rows that are not pinned spread all their text over all their tokens, as the official function must.
+        """
+        if self.settings.text_conditioning != "durations":
+            return None
+        per_second = SAMPLE_RATE / HOP_LENGTH / self.settings.stack
+        n = max(self.cfm.tokens(item.frames) for item in items)
+        rows = []
+        for item in items:
+            total, known = self.cfm.tokens(item.frames), self.cfm.tokens(item.mel.shape[0])
+            weights = self.weights_of(item.reference_text + item.text)[None]
+            if not item.pinned:
+                rows.append(alignment.weighted(weights, torch.tensor([0]), torch.tensor([total]), n)[0])
+                continue
+            spoken = len(item.reference_text.rstrip(" .,!?;:-"))
+            boundary = len(item.reference_text)
+            pause = min(round(BOUNDARY_SECONDS * per_second), (total - known) // 4)
+            row = torch.full((n,), -1, dtype=torch.long, device=self.device)
+            for first, last, start, stop in (
+                (0, spoken, 0, known),
+                (spoken, boundary, known, known + pause),
+                (boundary, weights.shape[1], known + pause, total),
+            ):
+                if last > first and stop > start:
+                    part = alignment.weighted(
+                        weights[:, first:last], torch.tensor([start]), torch.tensor([stop]), n
+                    )[0]
+                    row = torch.where(part >= 0, part + first, row)
+            rows.append(row)
+        return torch.stack(rows)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        items: Sequence[Item],
+        *,
+        steps: int = 32,
+        sway_coef: float | None = -1.0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Tensor]:
+        """Sample rows together. Returns one mel (frames, 100) per item; its first frames are the reference.
+
+        steps: Euler steps (NFE); 5, 6, 7, 10, 12 and 16 take the official pruned time grid. sway_coef: sway
+        sampling, None for an even grid. progress(done, steps) is called after each step.
+        Raises ValueError on an item whose frames do not exceed its reference.
+        """
+        if not items:
+            return []
+        for item in items:
+            if item.frames <= item.mel.shape[0]:
+                raise ValueError(f"{item.frames} frames for {item.text!r} leave nothing to say after the reference")
+        device, cfm = self.device, self.cfm
+        lengths = torch.tensor([cfm.tokens(item.frames) for item in items], device=device)
+        known = torch.tensor([cfm.tokens(item.mel.shape[0]) for item in items], device=device)
+        n = int(lengths.max())
+        text = self.encode([item.reference_text + item.text for item in items])
+        cond = torch.zeros(len(items), n, cfm.num_channels, device=device)
+        noise = torch.zeros_like(cond)
+        for row, item in enumerate(items):
+            cond[row, : known[row]] = cfm.stacked(item.mel[None].float().to(device))[0]
+            generator = torch.Generator().manual_seed(item.seed)
+            noise[row, : lengths[row]] = torch.randn(int(lengths[row]), cfm.num_channels, generator=generator).to(device)
+        mask = lens_to_mask(lengths) if len(items) > 1 else None
+        strength = torch.tensor([item.cfg_strength for item in items], device=device)[:, None, None]
+
+        x = noise
+        times = time_grid(steps, sway_coef, device)
+        precision = (
+            torch.autocast(device.type, dtype=self.precision) if self.precision != torch.float32 else nullcontext()
+        )
+        self.eval()
+        try:
+            with self.aligned(self.alignment_of(items)), precision:
+                for k in range(len(times) - 1):
+                    x = x + (times[k + 1] - times[k]) * self.velocity(x, cond, text, times[k], mask, strength)
+                    if progress:
+                        progress(k + 1, len(times) - 1)
+        finally:
+            self.transformer.clear_cache()
+        mels = cfm.unstacked(x.float())
+        return [
+            torch.cat([item.mel.float().to(device), mels[row, item.mel.shape[0] : item.frames]]).cpu()
+            for row, item in enumerate(items)
+        ]
+
+    def velocity(
+        self, x: Tensor, cond: Tensor, text: Tensor, t: Tensor, mask: Tensor | None, strength: Tensor
+    ) -> Tensor:
+        """The guided velocity at time t, conditional and unconditional rows in one pass: (b, n, d)."""
+        both = self.transformer(x=x, cond=cond, text=text, time=t, mask=mask, cfg_infer=True, cache=True).float()
+        conditional, unconditional = both.chunk(2)
+        return conditional + (conditional - unconditional) * strength
+
+
+def time_grid(steps: int, sway_coef: float | None, device: torch.device | str = "cpu") -> Tensor:
+    """Times 0..1 of the official sampler: (steps + 1,), pruned for the few NFE it knows, then swayed."""
+    t = get_epss_timesteps(steps, device=device, dtype=torch.float32)
+    if sway_coef is not None:
+        t = t + sway_coef * (torch.cos(math.pi / 2 * t) - 1 + t)
+    return t
+
+
+def build(settings: config.Backbone, vocabulary: dict[str, int] | None = None) -> Backbone:
+    """An untrained backbone. Without a vocabulary (paper: the checkpoint's vocab.txt) the configured characters."""
+    if vocabulary is None:
+        if not settings.vocabulary:
+            raise config.ConfigError("this backbone needs the vocabulary of its checkpoint")
+        vocabulary = {character: i for i, character in enumerate(settings.vocabulary)}
+    return Backbone(settings, vocabulary)

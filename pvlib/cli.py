@@ -1,0 +1,504 @@
+"""The command line, `pvlib ...`: a thin layer over the package.
+
+Results go to stdout (as JSON with `--json`), progress and messages to stderr. A foreseen failure is one line
+`pvlib: error: ...` and exit status 2; an interruption is 130. Heavy imports happen inside the commands, so that
+help and mistakes in the arguments answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pvlib import __version__
+
+if TYPE_CHECKING:
+    from pvlib.config import Profile
+
+TRAINABLE = ("recognizer", "speaker", "vocoder", "backbone")
+OUTPUT_FORMATS = (".wav", ".flac", ".ogg")
+
+
+class CommandError(ValueError):
+    """Arguments that cannot be followed; the message names the argument and the remedy."""
+
+
+class Disagreement(RuntimeError):
+    """`pvlib verify` found rows that differ from the committed ones."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit status."""
+    arguments = parser().parse_args(argv)
+    with warnings.catch_warnings():
+        _show_own_warnings()
+        try:
+            arguments.run(arguments)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            print(
+                "pvlib: interrupted; what was finished is kept, run the command again to go on",
+                file=sys.stderr,
+            )
+            return 130
+        except BrokenPipeError:  # the reader of our output (`| head`) left
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        except Disagreement as error:
+            return _fail(str(error), 1)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] == "pvlib":
+                raise
+            return _fail(
+                f"the package {error.name} is not installed; run `make install`, or the README's pip lines"
+            )
+        except Exception as error:
+            if not type(error).__module__.startswith("pvlib."):
+                raise  # not foreseen: the traceback is worth having
+            return _fail(str(error))
+    return 0
+
+
+# How a command is declared: its docstring is its help, its arguments and examples stand above it.
+
+
+class Argument(NamedTuple):
+    """What `add_argument` is called with; `either` marks members of one required, exclusive group."""
+
+    names: tuple[str, ...]
+    keywords: dict[str, Any]
+    either: bool = False
+
+
+class Command(NamedTuple):
+    run: Callable[[argparse.Namespace], None]
+    arguments: tuple[Argument, ...]
+    examples: str
+
+
+COMMANDS: dict[str, Command] = {}
+GROUPS = {"world": "The mini world: build its speech again, or look at it."}
+
+
+def argument(*names: str, either: bool = False, **keywords: Any) -> Argument:
+    """One argument of a command, in argparse's words."""
+    return Argument(names, keywords, either)
+
+
+def command(name: str, *arguments: Argument, examples: str) -> Callable[[Callable], Callable]:
+    """Register a function as `pvlib NAME`."""
+
+    def register(run: Callable) -> Callable:
+        COMMANDS[name] = Command(run, arguments, examples)
+        return run
+
+    return register
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its arguments and its examples."""
+    top = argparse.ArgumentParser(
+        prog="pvlib",
+        description="One-second voice cloning, re-measured: the executable companion to PersonaVoice.",
+        epilog="Start with `pvlib info`, then `pvlib clone --help`. Every command has its own --help.",
+    )
+    top.add_argument("--version", action="version", version=f"pvlib {__version__} (personavoice-companion)")
+    levels = {"": top.add_subparsers(title="commands", metavar="COMMAND", required=True)}
+    for name, entry in COMMANDS.items():
+        group, _, last = name.rpartition(" ")
+        if group not in levels:
+            inner = levels[""].add_parser(group, help=GROUPS[group], description=GROUPS[group])
+            levels[group] = inner.add_subparsers(title="actions", metavar="ACTION", required=True)
+        what = " ".join((entry.run.__doc__ or "").split())
+        made = levels[group].add_parser(
+            last,
+            help=what.partition(". ")[0].rstrip(".") + ".",
+            description=textwrap.fill(what, 88),
+            epilog="examples:\n" + textwrap.indent(entry.examples, "  "),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        choice = None
+        for names, keywords, either in entry.arguments:
+            if either and choice is None:
+                choice = made.add_mutually_exclusive_group(required=True)
+            (choice if either else made).add_argument(*names, **keywords)
+        made.set_defaults(run=entry.run)
+    return top
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return int(text)
+
+
+def _duration(text: str) -> float:
+    if not 0 < float(text) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return float(text)
+
+
+def _model(name: str) -> str:
+    return name.removesuffix("_encoder")  # the weights are called speaker_encoder
+
+
+PROFILE = argument(
+    "--profile", default="mini", metavar="NAME", help="mini (embedded, default) or paper (official)"
+)
+SAMPLES = argument(
+    "--samples", type=_positive, metavar="N", help="utterances, stratified (default: the profile's)"
+)
+JSON = argument("--json", action="store_true", help="print the result as JSON")
+
+
+@command(
+    "clone",
+    argument(
+        "--reference", required=True, type=Path, metavar="AUDIO", help="the recording: wav, flac, ogg or mp3"
+    ),
+    argument("--text", either=True, help="what to say; - reads it from standard input"),
+    argument("--text-file", either=True, type=Path, metavar="FILE", help="what to say, in a UTF-8 file"),
+    argument("--out", required=True, type=Path, metavar="AUDIO", help="wav, flac or ogg to write"),
+    argument(
+        "--reference-text", metavar="TEXT", help="what the recording says (default: the recogniser listens)"
+    ),
+    argument("--seed", type=int, default=0, help="noise seed; the same seed repeats (default: 0)"),
+    PROFILE,
+    argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="parameters of the paper's table",
+    ),
+    JSON,
+    examples="pvlib clone --reference data/samples/demo.wav --text 'The river keeps its secrets.' --out out.wav\n"
+    "echo 'Hello there.' | pvlib clone --reference a.wav --text - --out b.flac --set steps=16 cfg_strength=2",
+)
+def clone(arguments: argparse.Namespace) -> None:
+    """Say a text in the voice of a short recording. One second is enough; the first clone also loads the models. Clone
+    only voices whose owners agreed."""
+    _check_output(arguments.out, arguments.reference)
+    text = _text(arguments)
+    settings = _settings(arguments.set)
+    profile = _profile(arguments.profile, settings)
+
+    from pvlib import audio
+    from pvlib.voice import PersonaVoice
+
+    audio.load(arguments.reference)  # a bad recording is told before the models are read
+    voice = PersonaVoice.load(profile.name, **settings)
+    speech = voice.clone(arguments.reference, text, arguments.seed, arguments.reference_text)
+    audio.write(arguments.out, speech.wave)
+    facts = {
+        "out": str(arguments.out),
+        "seconds": round(len(speech.wave) / audio.SAMPLE_RATE, 3),
+        "sample_rate": audio.SAMPLE_RATE,
+        "synthesis_seconds": round(speech.seconds, 3),
+        "chunks": len(speech.chunks),
+        "seed": arguments.seed,
+        "profile": profile.name,
+    }
+    line = "{out}: {seconds:.2f} s of speech made in {synthesis_seconds:.1f} s ({profile}, seed {seed})"
+    _show(facts, line.format(**facts), arguments.json)
+
+
+def _text(arguments: argparse.Namespace) -> str:
+    file = arguments.text_file
+    if file is None and arguments.text != "-":
+        return arguments.text
+    try:
+        return sys.stdin.read() if file is None else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        source = "--text -" if file is None else f"--text-file {file}"
+        raise CommandError(f"{source}: {_reason(error)}; give UTF-8 text") from error
+
+
+def _check_output(path: Path, reference: Path) -> None:
+    """Refuse an output that could not be written, before anything expensive. Leaves nothing behind."""
+    if path.suffix.lower() not in OUTPUT_FORMATS:
+        raise CommandError(f"--out {path}: the name must end in {', '.join(OUTPUT_FORMATS)}")
+    if path.is_dir():
+        raise CommandError(f"--out {path} is a folder; name a file in it")
+    if path.exists() and reference.exists() and path.samefile(reference):
+        raise CommandError(f"--out {path} is the reference itself; choose another name")
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        remedy = "choose another folder or free some space"
+        raise CommandError(f"--out {path}: cannot write in {folder} ({_reason(error)}); {remedy}") from error
+
+
+@command(
+    "reproduce",
+    PROFILE,
+    SAMPLES,
+    argument("--only", metavar="NN", help="one notebook by its number, such as 06"),
+    argument(
+        "--record",
+        action="store_true",
+        help="refresh the committed rows, figures, notebooks and README results",
+    ),
+    examples="pvlib reproduce\npvlib reproduce --samples 200 --record\npvlib reproduce --only 06",
+)
+def reproduce(arguments: argparse.Namespace) -> None:
+    """Run the study and write an HTML report. Executes the notebooks, which synthesise, measure, tabulate and draw. An
+    interrupted run goes on where it stopped."""
+    profile = _profile(arguments.profile)
+    _check_samples(arguments.samples, profile)
+    from pvlib.study import reproduce as study
+
+    print(study.reproduce(profile.name, arguments.samples, arguments.record, arguments.only))
+
+
+@command(
+    "evaluate",
+    argument(
+        "--system",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="which (default: all), or variants such as personavoice@steps=8",
+    ),
+    PROFILE,
+    SAMPLES,
+    JSON,
+    examples="pvlib evaluate --system personavoice personavoice@steps=8 --samples 20\npvlib evaluate --json",
+)
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Synthesise and measure systems, and print the key-results table. Finished rows are kept and not computed again.
+    With --json one row per utterance is printed, a JSON object per line."""
+    profile = _profile(arguments.profile)
+    _check_samples(arguments.samples, profile)
+    from pvlib import systems
+    from pvlib.study import evaluate as study
+    from pvlib.study import tables
+
+    names = arguments.system or systems.NAMES
+    for name in names:
+        systems.create(name, profile)  # reads no weights: a wrong name is told at once
+    rows = study.evaluate(profile, names, arguments.samples)
+    if arguments.json:
+        print(rows.to_json(orient="records", lines=True).strip())
+    else:
+        print(tables.markdown(tables.key_results(rows)))
+
+
+@command(
+    "verify",
+    argument("--rows", type=_positive, default=5, metavar="K", help="how many rows (default: 5)"),
+    argument("--seed", type=int, help="choose the same rows again (default: new ones)"),
+    PROFILE,
+    JSON,
+    examples="pvlib verify --rows 5",
+)
+def verify(arguments: argparse.Namespace) -> None:
+    """Synthesise random committed rows again and compare. WER and SECS must agree within the tolerance of this kind of
+    machine; exit status 1 when they do not."""
+    profile = _profile(arguments.profile)
+    from pvlib.study import verify as study
+
+    report = study.verify(profile, arguments.rows, arguments.seed)
+    _show(report.to_dict(), str(report), arguments.json)
+    if not report.ok:
+        raise Disagreement(
+            f"only {report.agreeing} of {len(report.checks)} rows agree, {report.needed} are needed"
+        )
+
+
+@command(
+    "train",
+    argument("name", type=_model, choices=TRAINABLE, help="which model"),
+    argument("--minutes", type=_duration, help="time budget of this call"),
+    argument("--steps", type=_positive, help="optimiser steps in all"),
+    argument("--threads", type=_positive, help="CPU threads (default: torch's own choice)"),
+    argument("--export-only", action="store_true", help="no training: write the weights of the last state"),
+    examples="pvlib train recognizer --minutes 30\npvlib train backbone --steps 20000 --threads 2",
+)
+def train(arguments: argparse.Namespace) -> None:
+    """Train one model of the mini profile. Needs the mini world (`pvlib world build`). Stops after --minutes or
+    --steps, goes on from its last state when run again, and writes the weights with their card."""
+    import importlib
+
+    module = importlib.import_module(f"pvlib.training.{arguments.name}")
+    if arguments.export_only:
+        module.export()
+    else:
+        module.train(steps=arguments.steps, minutes=arguments.minutes, threads=arguments.threads)
+
+
+@command(
+    "world build",
+    argument("--workers", type=_positive, metavar="N", help="processes (default: one per core)"),
+    argument("--force", action="store_true", help="make every split again"),
+    examples="pvlib world build --workers 2",
+)
+def world_build(arguments: argparse.Namespace) -> None:
+    """Make the corpus from its seed. Takes about half an hour on two cores and 3 GB under build/world, or where
+    PVLIB_BUILD points. Splits that are whole are kept."""
+    from pvlib.world.build import build
+
+    build(workers=arguments.workers, force=arguments.force)
+
+
+@command("world publish", examples="pvlib world publish")
+def world_publish(arguments: argparse.Namespace) -> None:
+    """Write what the repository keeps of the world: manifests, test audio, trials, the demo clip. Afterwards rows that
+    were recorded are of another world, and `pvlib world enrol` is due."""
+    from pvlib.world.publish import publish
+
+    publish()
+
+
+@command("world enrol", examples="pvlib world enrol")
+def world_enrol(arguments: argparse.Namespace) -> None:
+    """Write the mean embeddings of each test speaker's other speech. Needed anew for every new speaker encoder."""
+    from pvlib.world.publish import enrol
+
+    enrol()
+
+
+@command("world info", JSON, examples="pvlib world info --json")
+def world_info(arguments: argparse.Namespace) -> None:
+    """Show hours, speakers and rooms of each split on disk."""
+    from pvlib import paths
+    from pvlib.world.build import SPLITS
+    from pvlib.world.corpus import CorpusError, open_split
+
+    found: dict[str, dict[str, Any]] = {}
+    for split in SPLITS:
+        try:
+            corpus = open_split(split)
+        except CorpusError as error:
+            found[split] = {"problem": str(error)}
+            continue
+        found[split] = {
+            "hours": round(corpus.hours, 2),
+            "utterances": len(corpus),
+            "speakers": int(corpus.table.speaker.nunique()),
+            "rooms": sorted(corpus.table.room.unique()),
+        }
+    lines = [f"{k:15} " + ", ".join(f"{name} {value}" for name, value in v.items()) for k, v in found.items()]
+    _show(
+        {"folder": str(paths.WORLD), "splits": found}, "\n".join([str(paths.WORLD), *lines]), arguments.json
+    )
+
+
+@command("info", PROFILE, JSON, examples="pvlib info\npvlib info --profile paper --json")
+def info(arguments: argparse.Namespace) -> None:
+    """Show versions, device, and which weights of a profile are present and whole."""
+    profile = _profile(arguments.profile)
+    from pvlib.study.provenance import machine
+    from pvlib.systems.fingerprint import package_versions
+
+    facts = {
+        "pvlib": __version__,
+        **machine(),
+        "profile": profile.name,
+        "packages": package_versions(),
+        "weights": _weights(profile),
+    }
+    plain = [f"{k:16} {v}" for k, v in facts.items() if not isinstance(v, dict)]
+    plain.append(f"{'packages':16} " + ", ".join(f"{k} {v}" for k, v in facts["packages"].items()))
+    plain += [f"{k:16} {v['state']}: {v['detail']}" for k, v in facts["weights"].items()]
+    _show(facts, "\n".join(plain), arguments.json)
+
+
+def _weights(profile: Profile) -> dict[str, dict[str, str]]:
+    from pvlib import hub
+
+    found = {}
+    for name in hub.NAMES:
+        try:
+            if not getattr(profile.sources, name):
+                hub.read_weights(name, profile)
+            found[name] = {"state": "present", "detail": hub.fingerprint(name, profile)}
+        except hub.WeightsError as error:
+            found[name] = {"state": "not usable", "detail": " ".join(str(error).split())}
+    return found
+
+
+# What the commands share
+
+
+def _profile(name: str, settings: dict[str, Any] | None = None) -> Profile:
+    from pvlib.config import get_profile
+
+    return get_profile(name, **(settings or {}))
+
+
+def _check_samples(samples: int | None, profile: Profile) -> None:
+    if samples is not None and samples > profile.samples:
+        raise CommandError(f"--samples {samples}: profile {profile.name} has {profile.samples} utterances")
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """`NAME=VALUE` arguments as parameters of the inference table, each of the type of its default."""
+    from pvlib.config import Inference
+
+    defaults = vars(Inference())
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise CommandError(f"--set {pair}: write NAME=VALUE, such as steps=16")
+        found[name] = _like(defaults[name], value, pair) if name in defaults else value
+    return found
+
+
+def _like(default: Any, value: str, pair: str) -> Any:
+    """A value written on the command line, as the type of the default it replaces."""
+    truth = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
+    try:
+        if isinstance(default, bool):
+            return truth[value.lower()]
+        if isinstance(default, tuple):
+            return tuple(type(default[0])(part) for part in value.strip("()").split(",") if part.strip())
+        return type(default)(value)
+    except (KeyError, ValueError) as error:
+        raise CommandError(f"--set {pair}: write a value like the default, {default}") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _show(facts: dict[str, Any], text: str, as_json: bool) -> None:
+    print(json.dumps(_without_nan(facts), indent=2, allow_nan=False) if as_json else text)
+
+
+def _without_nan(value: Any) -> Any:
+    """The same with null for what is not a number, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def _fail(message: str, status: int = 2) -> int:
+    print(f"pvlib: error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _show_own_warnings() -> None:
+    """Show each of pvlib's warnings once, as one line; those of libraries speak to their developers, not to users."""
+    warnings.simplefilter("ignore")
+    warnings.filterwarnings("once", module=r"pvlib\b")
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"pvlib: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+    warnings.showwarning = show

@@ -1,0 +1,198 @@
+"""Every parameter of the companion, in frozen dataclasses: the single source of truth.
+
+`MINI` is trained in this repository and runs anywhere; `PAPER` names the official weights and LibriTTS. They
+differ in configuration and weights only: no other module than `hub` asks which one it serves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+
+from pvlib.audio import N_MELS
+
+
+class ConfigError(ValueError):
+    """A profile or parameter that does not exist, or a value out of its range."""
+
+
+@dataclass(frozen=True)
+class Inference:
+    """The paper's parameter table (seed, "Inference Parameters"), with its defaults and names."""
+
+    steps: int = 32  # ODE integration steps (NFE)
+    sway_coef: float = -1.0  # sway sampling, F5-TTS default
+    cfg_strength: float = 2.5  # classifier-free guidance
+    env_weight: float = 0.0  # OES: 0 studio, 1 the original microphone
+    oes_env_scale_init: float = 0.1
+    use_ceag: bool = False
+    ceag_lambda_max: float = 0.20
+    ceag_t_start: float = 0.1
+    ceag_t_end: float = 0.4
+    ceag_layers: tuple[int, ...] = (-2, -1)
+    use_laag: bool = True
+    laag_chunk_max_chars: int = 135
+    laag_chunk_min_chars: int = 10  # shorter chunks join their neighbour (architecture document)
+    laag_cfg_base: float = 2.5
+    laag_cfg_alpha: float = 0.0
+    laag_cfg_min: float = 1.0
+    laag_cfg_max: float = 4.0
+    laag_reference_tokens: int = 10  # L_ref of the guidance formulas
+    best_of_n: int = 1
+    use_silero_vad: bool = True
+    silero_vad_threshold: float = 0.5
+    vad_min_speech_ms: int = 100
+    vad_min_silence_ms: int = 50
+    vad_trailing_silence_ms: int = 50
+    use_rms_normalize: bool = True
+    rms_target: float = 0.1
+    rms_gain_range: tuple[float, float] = (0.1, 10.0)
+    cross_fade_seconds: float = 0.15
+    lead_trim_ms: int = 300  # lead silence removed at most
+    lead_trim_peak: float = 0.02  # share of the peak below which the lead counts as silence
+    short_text_bytes: int = 10  # under this the official flow slows down to `short_text_speed`
+    short_text_speed: float = 0.3
+    speed: float = 1.0
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "steps": (1, 1000),
+            "cfg_strength": (0, 20),
+            "env_weight": (0, 1),
+            "laag_chunk_max_chars": (20, 1000),
+            "silero_vad_threshold": (0, 1),
+            "rms_target": (1e-3, 1),
+            "speed": (0.1, 10),
+            "best_of_n": (1, 64),
+        }
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name} = {getattr(self, name)!r} is outside {low} to {high}")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Size of the DiT and how text meets sound.
+
+    text_conditioning: "padded" (F5-TTS v1: characters first, filler behind), "average" (the official option of
+    uniform upsampling) or "durations" (each character stretched over its expected share of the frames; a
+    departure from F5-TTS, see the README).
+    stack: mel frames side by side in one transformer token; 1 is the official layout.
+    """
+
+    dim: int = 256
+    depth: int = 8
+    heads: int = 4
+    dim_head: int = 64
+    ff_mult: int = 2
+    text_dim: int = 128
+    conv_layers: int = 3
+    stack: int = 2
+    text_conditioning: str = "durations"
+    pe_attn_head: int | None = None
+    attn_mask_enabled: bool = True
+    vocabulary: str = " abcdefghijklmnopqrstuvwxyz,.'?!-"  # "" takes the checkpoint's vocab.txt
+
+    @property
+    def mel_dim(self) -> int:
+        """Channels of one transformer token."""
+        return N_MELS * self.stack
+
+
+@dataclass(frozen=True)
+class Vocoder:
+    """Vocos: ConvNeXt backbone and inverse-STFT head."""
+
+    dim: int = 224
+    intermediate_dim: int = 672
+    num_layers: int = 7
+
+
+@dataclass(frozen=True)
+class SpeakerEncoder:
+    """ECAPA-TDNN (SpeechBrain's class), 192-d."""
+
+    n_mels: int = 80
+    channels: tuple[int, ...] = (256, 256, 256, 256, 768)
+    embedding_dim: int = 192
+
+
+@dataclass(frozen=True)
+class Recognizer:
+    """CTC recogniser of the mini profile: greedy, no lexicon, no language model."""
+
+    channels: int = 256
+    hidden: int = 256
+    layers: int = 2
+    alphabet: str = " abcdefghijklmnopqrstuvwxyz'"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where weights come from. An empty repository means: embedded, `data/checkpoints/<profile>`."""
+
+    backbone: str = ""
+    vocoder: str = ""
+    speaker_encoder: str = ""
+    recognizer: str = ""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One configuration of everything."""
+
+    name: str
+    manifest: str  # data/manifests/<manifest>.csv
+    samples: int  # utterances of a full study
+    default_samples: int  # utterances of `make reproduce`
+    seed: int = 42
+    inference: Inference = field(default_factory=Inference)
+    backbone: Backbone = field(default_factory=Backbone)
+    vocoder: Vocoder = field(default_factory=Vocoder)
+    speaker_encoder: SpeakerEncoder = field(default_factory=SpeakerEncoder)
+    recognizer: Recognizer = field(default_factory=Recognizer)
+    sources: Sources = field(default_factory=Sources)
+
+
+MINI = Profile(name="mini", manifest="mini-test", samples=200, default_samples=40)
+
+PAPER = Profile(
+    name="paper",
+    manifest="libritts-test",
+    samples=200,
+    default_samples=200,
+    backbone=Backbone(
+        dim=1024,
+        depth=22,
+        heads=16,
+        ff_mult=2,
+        text_dim=512,
+        conv_layers=4,
+        stack=1,
+        text_conditioning="padded",
+        vocabulary="",
+    ),
+    vocoder=Vocoder(dim=512, intermediate_dim=1536, num_layers=8),
+    speaker_encoder=SpeakerEncoder(channels=(1024, 1024, 1024, 1024, 3072)),
+    sources=Sources(
+        backbone="SWivid/F5-TTS",
+        vocoder="charactr/vocos-mel-24khz",
+        speaker_encoder="speechbrain/spkrec-ecapa-voxceleb",
+        recognizer="openai/whisper-large-v3-turbo",
+    ),
+)
+
+PROFILES = {p.name: p for p in (MINI, PAPER)}
+
+
+def get_profile(name: str, **inference: object) -> Profile:
+    """A profile by name, with parameters of its inference table replaced.
+
+    Raises ConfigError on an unknown profile or parameter, or a value out of range.
+    """
+    if name not in PROFILES:
+        raise ConfigError(f"no profile {name!r}: choose one of {', '.join(PROFILES)}")
+    known = {f.name for f in fields(Inference)}
+    if unknown := set(inference) - known:
+        raise ConfigError(f"no parameter {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
+    profile = PROFILES[name]
+    return replace(profile, inference=replace(profile.inference, **inference))

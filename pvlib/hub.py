@@ -1,0 +1,368 @@
+"""Where weights come from: files embedded in the repository, or the Hugging Face cache. Hashes are checked.
+
+Embedded weights are `data/checkpoints/<profile>/<name>.safetensors` (fp16) with a card `<name>.json` beside them:
+sha256, bytes, config, command, data, steps, seconds, machine, quality, date. The official weights are read as
+safetensors or with `weights_only=True`, from the local cache first; the network is asked only when a file is absent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pvlib import paths
+from pvlib.config import Profile
+
+if TYPE_CHECKING:
+    from pvlib.backbone import Backbone
+    from pvlib.recognizer import CTCRecognizer, WhisperRecognizer
+    from pvlib.speaker import SpeakerEncoder
+    from pvlib.vocoder import Vocoder
+
+M = TypeVar("M", bound=nn.Module)
+
+NAMES = ("backbone", "vocoder", "speaker_encoder", "recognizer")
+
+BACKBONE_WEIGHTS = "F5TTS_v1_Base/model_1250000.safetensors"
+BACKBONE_VOCABULARY = "F5TTS_v1_Base/vocab.txt"
+BACKBONE_ENTRIES = 364  # state-dict entries of F5TTS_v1_Base, all of which must be matched
+VOCODER_WEIGHTS = "pytorch_model.bin"
+SPEAKER_ENCODER_WEIGHTS = "embedding_model.ckpt"
+
+_COUNTERS = ("initted", "step", "update")  # training counters that the official checkpoint carries
+
+
+class WeightsError(RuntimeError):
+    """Weights that are missing, damaged, altered or of another configuration; the message says what to do."""
+
+
+# Embedded weights
+
+
+def weights_path(name: str, profile: Profile) -> Path:
+    """Where the embedded weights of one model lie. Raises WeightsError on an unknown model name."""
+    if name not in NAMES:
+        raise WeightsError(f"no model {name!r}: choose one of {', '.join(NAMES)}")
+    return paths.CHECKPOINTS / profile.name / f"{name}.safetensors"
+
+
+def save_weights(name: str, profile: Profile, state_dict: dict[str, Tensor], card: dict[str, Any]) -> Path:
+    """Write weights (floats as fp16) and their card; each file appears whole or not at all.
+
+    card: command, data, steps, seconds, machine, quality and whatever else is worth keeping. A `config` in it that is
+    not the model's own (a training configuration) is kept as `training_config`. sha256, bytes, date and the model's
+    config are added here. Weights and card are swapped in one after the other: a kill in between leaves a hash that
+    does not match, which `read_weights` reports.
+    Raises WeightsError on values that fp16 cannot hold and on an unwritable or full disk.
+    """
+    path = weights_path(name, profile)
+    half = {}
+    for key, value in state_dict.items():
+        value = value.detach().cpu()
+        half[key] = (value.half() if value.dtype.is_floating_point else value).clone().contiguous()
+        if half[key].dtype.is_floating_point and not torch.isfinite(half[key]).all():
+            raise WeightsError(f"{name}: {key} holds values that are not finite in fp16; nothing was written")
+    config = _config(name, profile)
+    extra = dict(card)
+    given = extra.pop("config", None)
+    if given is not None and _plain(given) != config:
+        extra["training_config"] = _plain(given)
+    weights_part, card_part = (
+        path.with_suffix(f".{os.getpid()}.part"),
+        path.with_suffix(f".{os.getpid()}.card.part"),
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(half, weights_part)
+        content = {
+            "sha256": sha256(weights_part),
+            "bytes": weights_part.stat().st_size,
+            "config": config,
+            **extra,
+            "date": datetime.now(UTC).date().isoformat(),
+        }
+        card_part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        os.replace(weights_part, path)
+        os.replace(card_part, path.with_suffix(".json"))
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            f"cannot write {path}: {error}; check that the folder is writable and has space"
+        ) from error
+    finally:
+        for part in (weights_part, card_part):
+            with contextlib.suppress(OSError):
+                part.unlink()
+    return path
+
+
+def read_card(name: str, profile: Profile) -> dict[str, Any]:
+    """The card of embedded weights. Raises WeightsError when it is missing or unreadable."""
+    path = weights_path(name, profile).with_suffix(".json")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        card["sha256"], card["bytes"], card["config"]
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path} is missing; {_remedy(name, path)}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} is not a card of weights ({error!r}); {_remedy(name, path)}") from error
+    return card
+
+
+def read_weights(name: str, profile: Profile) -> dict[str, Tensor]:
+    """Embedded weights as fp32, after their card, size, SHA-256 and configuration were checked.
+
+    Raises WeightsError when they are missing, truncated, altered or of another configuration.
+    """
+    path = weights_path(name, profile)
+    if not path.is_file():
+        raise WeightsError(f"{path} is missing; {_remedy(name, path)}")
+    card = read_card(name, profile)
+    if (size := path.stat().st_size) != card["bytes"]:
+        raise WeightsError(
+            f"{path} has {size} bytes instead of {card['bytes']} (truncated?); {_remedy(name, path)}"
+        )
+    if sha256(path) != card["sha256"]:
+        raise WeightsError(f"{path} does not match the SHA-256 of its card (altered?); {_remedy(name, path)}")
+    if card["config"] != (expected := _config(name, profile)):
+        keys = sorted(k for k in card["config"].keys() | expected if card["config"].get(k) != expected.get(k))
+        raise WeightsError(
+            f"{path} is a checkpoint of another configuration ({', '.join(keys)} differ); "
+            f"restore pvlib/config.py, or {_remedy(name, path)}"
+        )
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} is not a safetensors file ({error}); {_remedy(name, path)}") from error
+    return {k: v.float() if v.dtype.is_floating_point else v for k, v in state.items()}
+
+
+def fingerprint(name: str, profile: Profile) -> str:
+    """What names the weights exactly: the SHA-256 of embedded ones, `repository@commit` of official ones."""
+    repository = getattr(profile.sources, name)
+    if not repository:
+        return read_card(name, profile)["sha256"]
+    file = {
+        "backbone": BACKBONE_WEIGHTS,
+        "vocoder": VOCODER_WEIGHTS,
+        "speaker_encoder": SPEAKER_ENCODER_WEIGHTS,
+        "recognizer": "config.json",
+    }[name]
+    parts = _cached(repository, file).parts
+    return f"{repository}@{parts[parts.index('snapshots') + 1]}" if "snapshots" in parts else repository
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Models: built from the profile, filled with weights, in evaluation mode
+
+
+def precision(device: str | torch.device) -> torch.dtype:
+    """What to multiply in: bf16 where the hardware has it (a GPU, a CPU with AVX512-BF16 or AMX), else fp32."""
+    if torch.device(device).type == "cuda":
+        capable = torch.cuda.is_bf16_supported()
+    else:
+        capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if capable else torch.float32
+
+
+def load_backbone(profile: Profile, device: str | torch.device = "cpu") -> Backbone:
+    """The flow-matching backbone with its weights, sampling in the device's `precision`. Raises WeightsError."""
+    from pvlib import backbone
+
+    repository = profile.sources.backbone
+    if not repository:
+        model = backbone.build(profile.backbone)
+        _ready(model, read_weights("backbone", profile), "backbone", device)
+    else:
+        model = backbone.build(profile.backbone, read_vocabulary(_fetch(repository, BACKBONE_VOCABULARY)))
+        path = _fetch(repository, BACKBONE_WEIGHTS)
+        _ready(model.cfm, official_backbone_state(_read_safetensors(path)), str(path), device)
+    model.precision = precision(device)
+    return model.to(device).eval()
+
+
+def load_vocoder(profile: Profile, device: str | torch.device = "cpu") -> Vocoder:
+    """The vocoder with its weights. Raises WeightsError."""
+    from pvlib import vocoder
+
+    model = vocoder.build(profile.vocoder)
+    repository = profile.sources.vocoder
+    if not repository:
+        return _ready(model, read_weights("vocoder", profile), "vocoder", device)
+    state = _read_pickle(_fetch(repository, VOCODER_WEIGHTS))
+    state = {key: value for key, value in state.items() if not key.startswith("feature_extractor.")}
+    return _ready(model, state, repository, device)
+
+
+def load_speaker_encoder(profile: Profile, device: str | torch.device = "cpu") -> SpeakerEncoder:
+    """The ECAPA-TDNN speaker encoder with its weights. Raises WeightsError."""
+    from pvlib import speaker
+
+    model = speaker.build(profile.speaker_encoder)
+    repository = profile.sources.speaker_encoder
+    if not repository:
+        return _ready(model, read_weights("speaker_encoder", profile), "speaker_encoder", device)
+    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+
+    network = next(module for module in model.modules() if isinstance(module, ECAPA_TDNN))
+    _ready(network, _read_pickle(_fetch(repository, SPEAKER_ENCODER_WEIGHTS)), repository, device)
+    return model.to(device).eval()
+
+
+def load_recognizer(
+    profile: Profile, device: str | torch.device = "cpu"
+) -> CTCRecognizer | WhisperRecognizer:
+    """The speech recogniser with its weights. Raises WeightsError."""
+    from pvlib import recognizer
+
+    repository = profile.sources.recognizer
+    if not repository:
+        state = read_weights("recognizer", profile)
+        return _ready(recognizer.build(profile.recognizer), state, "recognizer", device)
+    _fetch(repository, "config.json")
+    try:
+        return recognizer.WhisperRecognizer(repository, device)
+    except OSError as error:
+        raise WeightsError(_offline(repository, "the weights", error)) from error
+
+
+# Official weights
+
+
+def read_vocabulary(path: Path) -> dict[str, int]:
+    """A vocab.txt, one character or syllable per line, as {entry: line number}. Raises WeightsError."""
+    try:
+        entries = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(
+            f"{path} cannot be read as a vocabulary: {error}; delete it and fetch it again"
+        ) from error
+    if entries and entries[-1] == "":
+        entries.pop()
+    if len(entries) < 2 or entries[0] != " ":
+        raise WeightsError(
+            f"{path} is not a vocabulary: its first line must be one space; delete it and fetch it again"
+        )
+    return {entry: index for index, entry in enumerate(entries)}
+
+
+def official_backbone_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names of the official checkpoint (`ema_model.transformer...`) turned into those of the CFM object.
+
+    Raises WeightsError when it does not hold the 364 entries of F5TTS_v1_Base.
+    """
+    kept = {
+        key.removeprefix("ema_model."): value
+        for key, value in state.items()
+        if key not in _COUNTERS and not key.startswith("ema_model.mel_spec.")
+    }
+    if len(kept) != BACKBONE_ENTRIES:
+        raise WeightsError(
+            f"{BACKBONE_WEIGHTS} holds {len(kept)} entries instead of {BACKBONE_ENTRIES}; "
+            "delete it from the Hugging Face cache and fetch it again"
+        )
+    return kept
+
+
+def _cached(repository: str, file: str) -> Path:
+    """A file of the local Hugging Face cache; WeightsError when it is not there."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(repository, file, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        raise WeightsError(_offline(repository, file, error)) from error
+
+
+def _fetch(repository: str, file: str) -> Path:
+    """A file of the local cache, downloaded when absent; its blob's SHA-256 is checked where the cache names it."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        path = _cached(repository, file)
+    except WeightsError:
+        try:
+            path = Path(hf_hub_download(repository, file))
+        except Exception as error:  # the client raises a dozen classes, its HTTP library's among them
+            raise WeightsError(_offline(repository, file, error)) from error
+    blob = path.resolve()
+    if re.fullmatch(r"[0-9a-f]{64}", blob.name) and sha256(blob) != blob.name:
+        raise WeightsError(
+            f"{blob} ({repository}: {file}) does not match its SHA-256; delete it and fetch it again"
+        )
+    return path
+
+
+def _offline(repository: str, file: str, error: Exception) -> str:
+    reason = str(error).strip().split("\n")[0]
+    return (
+        f"{repository}: {file} is not in the Hugging Face cache and could not be fetched ({reason}); connect once, "
+        "point HF_HOME at a copy of the cache, or use the embedded profile `mini`"
+    )
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            f"{path} is not a safetensors file ({error}); delete it and fetch it again"
+        ) from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises what pickle, zipfile and its own checks raise
+        raise WeightsError(
+            f"{path} is not a file of tensors ({error}); delete it and fetch it again"
+        ) from error
+
+
+def _ready(module: M, state: dict[str, Tensor], source: str, device: str | torch.device) -> M:
+    """Load every entry, none missing and none left over, move to the device, switch to evaluation.
+
+    Raises WeightsError naming the first entries that do not fit.
+    """
+    own = module.state_dict()
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shapes = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+    if missing or unexpected or shapes:
+        raise WeightsError(
+            f"{source}: the weights do not fit the model: {len(missing)} missing {missing[:3]}, "
+            f"{len(unexpected)} unexpected {unexpected[:3]}, {len(shapes)} of another shape {sorted(shapes)[:3]}; "
+            "restore the files of this commit with `git checkout -- pvlib data/checkpoints`"
+        )
+    module.load_state_dict(state)
+    return module.to(device).eval()
+
+
+def _config(name: str, profile: Profile) -> dict[str, Any]:
+    return _plain(asdict(getattr(profile, name)))
+
+
+def _plain(value: Any) -> Any:
+    """What a value becomes when written to JSON and read back (tuples turn into lists)."""
+    return json.loads(json.dumps(value))
+
+
+def _remedy(name: str, path: Path) -> str:
+    command = f"pvlib train {name.removesuffix('_encoder')}"
+    return f"restore it with `git checkout -- {path.parent}` or make it with `{command}`"

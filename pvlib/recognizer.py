@@ -1,0 +1,189 @@
+"""Speech recognition for the word error rate: a small CTC network trained here, and Whisper.
+
+Axes: b batch, n mel frames (93.75 Hz), m steps of the recurrent layers (n / 4), v symbols, c channels.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pvlib import audio
+from pvlib.audio import N_MELS, SAMPLE_RATE, AudioError
+from pvlib.config import Recognizer
+
+BLANK = 0  # CTC's empty symbol; letter k of the alphabet is symbol k + 1
+OUTPUTS_PER_STEP = 2  # CTC frames that one recurrent step emits, so that fast speech keeps its letters
+MAX_BATCH_FRAMES = 24_000  # padded mel frames of one forward pass when transcribing
+WHISPER_RATE = 16_000
+WHISPER_SECONDS = 30  # longer sound needs Whisper's long-form decoding
+
+
+def normalise(text: str, alphabet: str) -> str:
+    """Text as the recogniser writes it: lower case, letters of the alphabet only, single spaces.
+
+    Hyphens and line breaks become spaces; every other unknown character is dropped.
+    """
+    text = re.sub(r"[-\u2010-\u2015\s]+", " ", text.lower()).replace("\u2019", "'")
+    return " ".join("".join(c for c in text if c in alphabet).split())
+
+
+def build(config: Recognizer) -> CTCRecognizer:
+    """An untrained recogniser."""
+    return CTCRecognizer(config)
+
+
+class CTCRecognizer(nn.Module):
+    """Strided convolutions over normalised log-mels, bidirectional GRUs, and a linear layer to letters.
+
+    Lengths are honoured everywhere: a row of a batch is transcribed as it would be alone.
+    """
+
+    def __init__(self, config: Recognizer):
+        super().__init__()
+        self.config = config
+        self.symbols = len(config.alphabet) + 1
+        c = config.channels
+        self.convolutions = nn.ModuleList(
+            [
+                nn.Conv1d(N_MELS, c, 5, stride=2, padding=2),
+                nn.Conv1d(c, c, 5, stride=1, padding=2),
+                nn.Conv1d(c, c, 5, stride=2, padding=2),
+            ]
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(c) for _ in self.convolutions)
+        sizes = [c] + [2 * config.hidden] * (config.layers - 1)
+        self.forwards = nn.ModuleList(nn.GRU(size, config.hidden) for size in sizes)
+        self.backwards = nn.ModuleList(nn.GRU(size, config.hidden) for size in sizes)
+        self.head = nn.Linear(2 * config.hidden, OUTPUTS_PER_STEP * self.symbols)
+
+    def forward(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the symbols.
+
+        mel: (b, n, 100) log-mel as `audio.mel` gives it, padded with anything; lengths: (b,) frames.
+        Returns (log_probs (b, 2 m, v) float32, lengths (b,)), about 47 frames per second.
+        """
+        x = standardise(mel, lengths)
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = convolution(x.transpose(1, 2)).transpose(1, 2)  # (b, n, c) -> (b, c, n) and back
+            stride = convolution.stride[0]
+            lengths = (lengths + stride - 1) // stride
+            x = nn.functional.gelu(norm(x)) * _mask(lengths, x.shape[1])[:, :, None]
+        x = x.transpose(0, 1)  # (b, m, c) -> (m, b, c)
+        mirror = _mirror(lengths, len(x))
+        for there, back in zip(self.forwards, self.backwards, strict=True):
+            ahead, _ = there(x)
+            behind, _ = back(_reorder(x, mirror))
+            x = torch.cat([ahead, _reorder(behind, mirror)], dim=-1)
+        x = self.head(x).float().transpose(0, 1)  # (m, b, 2 v) -> (b, m, 2 v)
+        log_probs = x.reshape(len(x), -1, self.symbols).log_softmax(-1)
+        return log_probs, lengths * OUTPUTS_PER_STEP
+
+    def encode(self, text: str) -> list[int]:
+        """Symbols of a text, after `normalise`."""
+        return [self.config.alphabet.index(c) + 1 for c in normalise(text, self.config.alphabet)]
+
+    def decode(self, log_probs: Tensor, lengths: Tensor) -> list[str]:
+        """Greedy CTC: the best symbol of each frame, repeats merged, blanks dropped."""
+        texts = []
+        for row, length in zip(log_probs.argmax(-1).cpu(), lengths.tolist(), strict=True):
+            symbols = torch.unique_consecutive(row[:length]).tolist()
+            text = "".join(self.config.alphabet[s - 1] for s in symbols if s != BLANK)
+            texts.append(" ".join(text.split()))
+        return texts
+
+    @torch.inference_mode()
+    def transcribe(self, waves: list[np.ndarray]) -> list[str]:
+        """Lower-case words of each waveform (24 kHz, any lengths), in order; "" where none is heard.
+
+        Raises AudioError, naming the position, on a waveform that is not finite or not one-dimensional.
+        """
+        if self.training:
+            raise RuntimeError("the recogniser is in training mode; call .eval() before .transcribe()")
+        device = next(self.parameters()).device
+        mels = [audio.mel(_usable(wave, k).to(device))[0].T for k, wave in enumerate(waves)]
+        texts = [""] * len(waves)
+        batch: list[int] = []
+        order = sorted(range(len(waves)), key=lambda i: len(mels[i]))
+        for position, i in enumerate(order):
+            batch.append(i)
+            following = len(mels[order[position + 1]]) if position + 1 < len(order) else MAX_BATCH_FRAMES
+            if (len(batch) + 1) * following > MAX_BATCH_FRAMES:
+                padded = nn.utils.rnn.pad_sequence([mels[k] for k in batch], batch_first=True)
+                lengths = torch.tensor([len(mels[k]) for k in batch], device=device)
+                for k, text in zip(batch, self.decode(*self(padded, lengths)), strict=True):
+                    texts[k] = text
+                batch = []
+        return texts
+
+
+class WhisperRecognizer:
+    """Whisper through the transformers pipeline, English, greedy.
+
+    Raises OSError (from the Hugging Face client) when the weights are neither cached nor reachable.
+    """
+
+    def __init__(self, repository: str, device: str | torch.device = "cpu"):
+        import transformers
+
+        device = torch.device(device)
+        self.pipeline = transformers.pipeline(
+            "automatic-speech-recognition",
+            model=repository,
+            device=device,
+            dtype=torch.float16 if device.type == "cuda" else torch.float32,
+        )
+
+    def transcribe(self, waves: list[np.ndarray]) -> list[str]:
+        """Text of each waveform (24 kHz), in order, with Whisper's own case and punctuation."""
+        inputs = []
+        for k, wave in enumerate(waves):
+            wave = audio.resample(_usable(wave, k).numpy(), SAMPLE_RATE, WHISPER_RATE)
+            inputs.append({"raw": wave, "sampling_rate": WHISPER_RATE})
+        long = any(len(item["raw"]) > WHISPER_SECONDS * WHISPER_RATE for item in inputs)
+        results = self.pipeline(
+            inputs,
+            batch_size=8,
+            return_timestamps=long,
+            generate_kwargs={"language": "english", "task": "transcribe", "num_beams": 1},
+        )
+        return [result["text"].strip() for result in results]
+
+
+def standardise(mel: Tensor, lengths: Tensor) -> Tensor:
+    """Remove each band's mean over the row's frames, divide by one deviation per row; padding is zero."""
+    mask = _mask(lengths, mel.shape[1])[:, :, None]
+    frames = lengths[:, None, None].to(mel.dtype)
+    mel = mel.masked_fill(~mask, 0.0)  # whatever lies in the padding, it must not touch the sums
+    mel = (mel - mel.sum(1, keepdim=True) / frames) * mask
+    deviation = (mel.square().sum((1, 2), keepdim=True) / (frames * mel.shape[2])).sqrt()
+    return mel / deviation.clamp(min=1e-3)
+
+
+def _mask(lengths: Tensor, size: int) -> Tensor:
+    """(b, size), true inside each row's length."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def _mirror(lengths: Tensor, size: int) -> Tensor:
+    """(size, b) positions that reverse each row within its own length and leave the padding in place."""
+    steps = torch.arange(size, device=lengths.device)[:, None]
+    return torch.where(steps < lengths, lengths - 1 - steps, steps)
+
+
+def _reorder(x: Tensor, positions: Tensor) -> Tensor:
+    """x (m, b, c) with the steps of each row taken in the order of positions (m, b)."""
+    return x.gather(0, positions[:, :, None].expand(-1, -1, x.shape[2]))
+
+
+def _usable(wave: np.ndarray, position: int) -> Tensor:
+    """The waveform as a tensor, padded with silence where it is shorter than one analysis window."""
+    wave = np.asarray(wave, dtype=np.float32)
+    if wave.ndim != 1:
+        raise AudioError(f"waveform {position} has shape {wave.shape}; one channel of samples is needed")
+    if not np.isfinite(wave).all():
+        raise AudioError(f"waveform {position} holds samples that are not finite; nothing can be heard in it")
+    return torch.from_numpy(np.pad(wave, (0, max(0, audio.WIN_LENGTH - len(wave)))))

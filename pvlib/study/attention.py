@@ -1,0 +1,117 @@
+"""What Figure 6 can say in numbers: where each head looks, and how sharply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pvlib import ceag
+from pvlib.audio import HOP_LENGTH, SAMPLE_RATE
+from pvlib.backbone import Item
+from pvlib.ceag import AttentionMaps
+from pvlib.systems.base import Request
+from pvlib.voice import SEEDS_PER_JOB, Job, PersonaVoice
+
+NEIGHBOURS = 1  # characters on each side that still count as the character being spoken
+
+
+@dataclass(frozen=True)
+class Look:
+    """The attention of one utterance with its places in seconds and characters.
+
+    columns: (n,) the character that sounds at each token, -1 for none. boundary, seconds: end of the reference and of
+    the whole. middles: (nt,) where each character sounds (s), NaN where it has no token.
+    """
+
+    maps: AttentionMaps
+    columns: np.ndarray
+    boundary: float
+    seconds: float
+    middles: np.ndarray
+
+    @property
+    def entropy_share(self) -> np.ndarray:
+        """Entropy of each token's attention, a share of its largest possible value, mean of blocks and heads: (n,)."""
+        weights = self.maps.maps.mean(dim=(0, 1))
+        nats = -(weights * weights.clamp(min=1e-12).log()).sum(-1)
+        return (nats / np.log(weights.shape[-1])).numpy()
+
+
+def item(voice: PersonaVoice, request: Request) -> Item:
+    """What the backbone is given for the first chunk of a request."""
+    job = Job(
+        voice.reference(request.clip, name=f"the clip of {request.utterance}"), request.text, request.seed
+    )
+    chunk = voice.plan(job)[0]
+    return Item(
+        mel=job.reference.mel,
+        reference_text=job.reference.text,
+        text=chunk.text,
+        frames=max(chunk.frames, len(job.reference.mel) + 1),
+        seed=request.seed * SEEDS_PER_JOB,
+        cfg_strength=chunk.cfg_strength,
+    )
+
+
+def watch(voice: PersonaVoice, request: Request, t: float) -> Look:
+    """Synthesise one request and keep the attention of the paper's layers at the step nearest to time t in 0..1."""
+    given, own = item(voice, request), voice.inference
+    options = {"layers": own.ceag_layers, "steps": own.steps, "sway_coef": own.sway_coef}
+    maps = ceag.attention_maps(voice.backbone, given, t=t, **options)
+    columns = ceag.text_columns(voice.backbone, given).numpy()
+    token = voice.backbone.settings.stack * HOP_LENGTH / SAMPLE_RATE  # seconds
+    middles = np.full(len(maps.text), np.nan)
+    for character in np.unique(columns[columns >= 0]):
+        middles[character] = (np.flatnonzero(columns == character).mean() + 0.5) * token
+    return Look(maps, columns, maps.reference_tokens * token, len(columns) * token, middles)
+
+
+def heads(look: Look) -> pd.DataFrame:
+    """One line per block and head, over the generated tokens: shares of attention, and the entropy.
+
+    "on the reference": attention paid to the one-second clip; "even attention would pay": its share of all tokens.
+    "on its own character": to tokens of the character being spoken and its neighbours; "entropy": share of log n.
+    """
+    maps, first = look.maps, look.maps.reference_tokens
+    spoken = [i for i in range(first, len(look.columns)) if look.columns[i] >= 0]
+    size = maps.text_maps.shape[-1]
+    near = torch.zeros(len(look.columns), size)
+    for i in spoken:
+        near[i, max(0, look.columns[i] - NEIGHBOURS) : look.columns[i] + NEIGHBOURS + 1] = 1.0
+    counts = np.bincount(look.columns[look.columns >= 0], minlength=size)
+    even = float((near[spoken] @ torch.from_numpy(counts).float()).mean() / len(look.columns))
+    lines = []
+    for layer, block in enumerate(maps.layers):
+        for head in range(maps.maps.shape[1]):
+            weights = maps.maps[layer, head, first:]
+            own = (maps.text_maps[layer, head] * near)[spoken].sum(-1).mean()
+            entropy = -(weights * weights.clamp(min=1e-12).log()).sum(-1).mean() / np.log(weights.shape[-1])
+            on_clip = weights[:, :first].sum(-1).mean()
+            lines.append((block, head, *(float(x) for x in (on_clip, own, entropy))))
+    table = pd.DataFrame(
+        lines, columns=["block", "head", "on the reference", "on its own character", "entropy"]
+    )
+    return table.assign(
+        **{"even: on the reference": first / len(look.columns), "even: on its own character": even}
+    )
+
+
+def summary(look: Look, table: pd.DataFrame) -> list[str]:
+    """Sentences on `heads`: which head looks back at the voice, which at what it says, and how sharply."""
+    voice = table.loc[table["on the reference"].idxmax()]
+    words = table.loc[table["on its own character"].idxmax()]
+    even = table.iloc[0]
+    text = look.maps.text_entropy / np.log(look.maps.text_maps.shape[-1])
+    return [
+        f"The generated part pays the one-second reference {table['on the reference'].mean():.1%} of its attention, "
+        f"mean of all heads; even attention would pay {even['even: on the reference']:.1%}. Most by head {voice['head']:.0f} "
+        f"of block {voice['block']:.0f}: {voice['on the reference']:.1%}.",
+        f"To the character being spoken and its neighbours: {table['on its own character'].mean():.1%}; even "
+        f"attention would pay {even['even: on its own character']:.1%}. Most by head {words['head']:.0f} of block "
+        f"{words['block']:.0f}: {words['on its own character']:.1%}.",
+        f"Entropy over the text is between {text.min():.1%} and {text.max():.1%} of its largest value on the way from "
+        f"noise to speech; the sharpest single head has {table['entropy'].min():.1%} over all tokens.",
+    ]

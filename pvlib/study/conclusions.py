@@ -1,0 +1,204 @@
+"""Sentences computed from rows: what a notebook concludes is never typed. Every sentence is markdown."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from pvlib.metrics.cfr import THRESHOLD
+from pvlib.study import paper, plots, reported
+from pvlib.study.comparisons import NAMES, many
+from pvlib.study.manifest import BUCKETS
+from pvlib.study.measure import in_stratum, lookup, measure
+from pvlib.systems import CONTROLS
+
+PAPER_STRATA = ("overall", "short", "ultra-short")  # for which the paper prints failure rates
+PERFECT, BROKEN = 0.0, 0.8  # the paper counts its ultra-short texts at these two ends
+
+
+def value(measured: pd.DataFrame, metric: str, stratum: str, system: str, form: str = ".3f") -> str:
+    """A measured value with its interval as text, or "not measured"."""
+    line = lookup(measured, metric, stratum, system)
+    if line is None:
+        return "not measured"
+    return f"{line['value']:{form}} (95 % interval {line['low']:{form}} to {line['high']:{form}}, n = {line['n']:.0f})"
+
+
+def sample(rows: pd.DataFrame) -> str:
+    """What was evaluated: utterances, speakers, systems, text lengths, failures."""
+    one = rows.drop_duplicates("utterance")
+    buckets = one["bucket"].value_counts()
+    lengths = ", ".join(f"{buckets[name]} {name}" for name in BUCKETS if name in buckets)
+    failed = int((rows["error"] != "").sum())
+    return (
+        f"{len(one)} {many(len(one), 'utterance')} ({lengths}) of {one['speaker'].nunique()} speakers, "
+        f"{rows['system'].nunique()} systems, {failed} failed {'synthesis' if failed == 1 else 'syntheses'}."
+    )
+
+
+def bullets(*sentences: str) -> str:
+    """Sentences as a markdown list."""
+    return "\n".join(f"* {sentence}" for sentence in sentences)
+
+
+def lengths(rows: pd.DataFrame, system: str, metric: str = "wer_capped") -> str:
+    """One sentence: how a metric of a system differs between short (<= 8 words) and long texts, beside the paper."""
+    measured = measure(rows, [metric], ["short", "long"])
+    short, long = (lookup(measured, metric, stratum, system) for stratum in ("short", "long"))
+    if short is None or long is None:
+        return f"`{system}`: not measured on both short and long texts."
+    apart = short["low"] > long["high"] or long["low"] > short["high"]
+    printed = paper.points().set_index(["metric", "stratum", "system"])["value"]
+    theirs = [printed.get((metric, stratum, system)) for stratum in ("short", "long")]
+    beside = "" if None in theirs else f"; the paper prints {theirs[0]:.3f} and {theirs[1]:.3f}"
+    verdict = "The intervals do not overlap." if apart else "The intervals overlap."
+    return (
+        f"`{system}`, {NAMES[metric]}: {value(measured, metric, 'short', system)} on short texts, "
+        f"{value(measured, metric, 'long', system)} on long ones{beside}. {verdict}"
+    )
+
+
+def bimodality(rows: pd.DataFrame, system: str, stratum: str = "ultra-short") -> str:
+    """One sentence: how many utterances of a stratum are perfect, how many broken, how many between."""
+    wer = in_stratum(rows[rows["system"] == system], stratum)["wer"]
+    if wer.empty:
+        return f"`{system}` has no {stratum} utterance in this sample."
+    perfect, broken = int((wer <= PERFECT).sum()), int((wer > BROKEN).sum())
+    between = len(wer) - perfect - broken
+    shape = "two heaps" if between < min(perfect, broken) else "no two clear heaps"
+    return (
+        f"Of the {len(wer)} {stratum} {many(len(wer), 'utterance')} of `{system}`, {perfect} "
+        f"{'is' if perfect == 1 else 'are'} perfect, {broken} {'has' if broken == 1 else 'have'} a word error rate "
+        f"above {BROKEN}, {between} {'lies' if between == 1 else 'lie'} between: {shape}."
+    )
+
+
+def failure_table(measured: pd.DataFrame) -> pd.DataFrame:
+    """Catastrophic failure rates as text, a line per system and a column per stratum, and the paper's own below."""
+    lines = {
+        system: {
+            stratum: f"{line['value']:.1%} [{line['low']:.1%}, {line['high']:.1%}]"
+            for stratum, line in own.set_index("stratum").iterrows()
+            if line["n"]
+        }
+        for system, own in measured[measured["metric"] == "cfr"].groupby("system", sort=False)
+    }
+    entries = reported.read("key_results").set_index(["metric", "system"])
+    for name in ("PersonaVoice v10.4.8", "F5-TTS Official", "XTTS v2", "CosyVoice"):
+        found = {
+            stratum: entries["value"].get((f"cfr_{stratum.replace('-', '_')}", name))
+            for stratum in PAPER_STRATA
+        }
+        shares = {stratum: f"{float(value):.1%}" for stratum, value in found.items() if value is not None}
+        guess = entries["estimated"].get(("cfr_overall", name), False)
+        lines[f"{name} (paper{', its estimate' if guess else ''})"] = shares
+        again = {s: entries["value"].get((f"cfr_{s}_recomputed", name)) for s in PAPER_STRATA}
+        if shares := {s: f"{float(value):.1%}" for s, value in again.items() if value is not None}:
+            lines[f"{name} (recomputed from its released rows)"] = shares
+    strata = list(dict.fromkeys(measured["stratum"]))
+    return pd.DataFrame.from_dict(lines, orient="index", columns=None).reindex(columns=strata).fillna("-")
+
+
+def failure_rate(measured: pd.DataFrame, system: str) -> str:
+    """One sentence: a system's catastrophic failure rate overall, on short and on long texts, beside the paper."""
+    printed = paper.points().set_index(["metric", "stratum", "system"])["value"]
+    parts = []
+    for stratum in ("overall", "short", "ultra-short", "long"):
+        theirs = printed.get(("cfr", stratum, system))
+        beside = "" if theirs is None else f" [the paper: {theirs:.1%}]"
+        parts.append(f"{stratum} {value(measured, 'cfr', stratum, system, '.1%')}{beside}")
+    return f"`{system}`, share of utterances with a word error rate above {THRESHOLD}: {'; '.join(parts)}."
+
+
+def frontier(points: pd.DataFrame, edge: pd.DataFrame) -> str:
+    """One sentence: which systems are on the frontier and which are beaten in both respects."""
+    systems = [name for name in points["system"] if name not in CONTROLS]
+    on = list(edge["system"])
+    off = [name for name in systems if name not in on]
+    text = f"On the frontier: {_listed(on)}."
+    return text + (f" Beaten by another system in both respects: {_listed(off)}." if off else "")
+
+
+def trade(sweep: pd.DataFrame, speeds: pd.DataFrame, steps: int, fewer: int, guidance: float) -> str:
+    """One sentence: what fewer steps cost in quality and win in time, at one strength of guidance."""
+    lines = sweep[sweep["cfg_strength"] == guidance].set_index("steps")
+    time = speeds.set_index("steps")["rtf"]
+    if steps not in lines.index or fewer not in lines.index:
+        return f"{steps} and {fewer} steps were not both measured at guidance {guidance:g}."
+    change = lines.loc[fewer] - lines.loc[steps, ["wer", "secs"]]
+    return (
+        f"From {steps} to {fewer} steps at guidance {guidance:g}: word error rate {change['wer']:+.3f}, SECS "
+        f"{change['secs']:+.3f}, real-time factor {time[steps]:.2f} to {time[fewer]:.2f} "
+        f"({time[steps] / time[fewer]:.1f} times as fast), on {lines.loc[fewer, 'n']:.0f} utterances."
+    )
+
+
+def dials(grid: pd.DataFrame) -> str:
+    """One sentence: which points of a sweep no other beats, and how wide the intervals are beside the spread."""
+    edge = plots.frontier(grid)
+    names = [f"{p.steps} steps at guidance {p.cfg_strength:g}" for p in edge.itertuples()]
+    spread = grid["wer"].max() - grid["wer"].min()
+    width = (grid["wer_high"] - grid["wer_low"]).median()
+    verdict = "too wide to rank neighbours" if width > spread / 4 else "narrow enough to rank the extremes"
+    return (
+        f"Of the {len(grid)} points of the sweep, on the frontier of their means: {'; '.join(names)}. Word error rates "
+        f"spread over {spread:.3f}; the median width of an interval is {width:.3f}, {verdict}."
+    )
+
+
+def retention(measured: pd.DataFrame, system: str) -> str:
+    """One sentence: how much of the way from an impostor to the speaker a system goes."""
+    share = value(measured, "secs_retention", "overall", system)
+    return (
+        f"`{system}` keeps a share of {share} of the similarity that separates the speaker from an impostor."
+    )
+
+
+def judges(measured: pd.DataFrame) -> str:
+    """One sentence: what the judges say of true recordings."""
+    truth = value(measured, "wer_corpus", "overall", "ground-truth")
+    own = value(measured, "secs_ge2e_speaker", "overall", "ground-truth")
+    other = value(measured, "secs_ge2e_speaker", "overall", "impostor")
+    return (
+        f"The judges, on true recordings: corpus word error rate {truth}; SECS (GE2E, against other speech) of the "
+        f"speaker {own}, of an impostor {other}."
+    )
+
+
+def example(rows: pd.DataFrame, system: str) -> str:
+    """One sentence on one utterance of a system. rows: those of this utterance."""
+    row = rows[rows["system"] == system].iloc[0]
+    if row["error"]:
+        return f"`{system}` failed on this utterance: {row['error']}."
+    true = rows[rows["system"] == "ground-truth"]["generated_seconds"]
+    longer = f", {row['generated_seconds'] / true.iloc[0]:.2f} times the true length" if len(true) else ""
+    return (
+        f"`{system}` says it in {row['generated_seconds']:.2f} s{longer}, word error rate {row['wer']:.3f}, SECS "
+        f"{row['secs_ecapa_clip']:.3f} (ECAPA, against the clip)."
+    )
+
+
+def demo(table: pd.DataFrame) -> str:
+    """One sentence on the four-text table: the ranges, beside the paper's. table: see `tables.demo_table`."""
+    parts = []
+    for metric, printed in (("secs_ecapa_clip", "secs (paper)"), ("wer_capped", "wer (paper)")):
+        ours, theirs = table[metric].dropna(), pd.to_numeric(table[printed], errors="coerce").dropna()
+        beside = f", the paper {theirs.min():.3f} to {theirs.max():.3f}" if len(theirs) else ""
+        known = f"{ours.min():.3f} to {ours.max():.3f}" if len(ours) else "not measured"
+        parts.append(f"{NAMES[metric]} {known}{beside}")
+    anecdote = "One clip is an anecdote: no interval can be put on it."
+    return f"Over {len(table)} texts in one voice: {'; '.join(parts)}. {anecdote}"
+
+
+def best_vocoder(table: pd.DataFrame) -> str:
+    """One sentence: which copy is nearer to the original, and which sounds better to the proxy."""
+    near, quality = table.columns
+    copies = table.drop(index="original")
+    return (
+        f"Nearer to the original in mel: **{copies[near].idxmin()}** ({copies[near].min():.3f} against "
+        f"{copies[near].max():.3f} nat). Higher DNSMOS: **{copies[quality].idxmax()}** ({copies[quality].max():.2f} "
+        f"against {copies[quality].min():.2f}; the original {table.loc['original', quality]:.2f})."
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"

@@ -1,0 +1,37 @@
+"""The paper's printed numbers under our names, so that they can be drawn beside what was measured."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from pvlib.study import reported
+from pvlib.study.tables import KEY_LINES
+
+PAPER_ONLY = {"XTTS v2": "xtts", "CosyVoice": "cosyvoice"}  # names in `look`
+OTHER_SCALE = "utmos"  # stands beside DNSMOS in the table, but cannot share an axis with it
+
+
+def points() -> pd.DataFrame:
+    """The paper's printed values by our metric names: columns metric, stratum, system, value.
+
+    Systems carry our names where the same thing runs here, else `xtts` and `cosyvoice`. Ranges are left out.
+    """
+    table = reported.read("key_results")
+    ours = {paper: name for name, paper in reported.PAPER_SYSTEMS.items()} | PAPER_ONLY
+    found = []
+    for line in KEY_LINES:
+        if not line.paper or line.paper == OTHER_SCALE:
+            continue
+        for paper, system in ours.items():
+            entry = reported.printed(table, line.paper, paper)
+            if entry is not None and entry["low"] == entry["high"]:
+                found.append((line.metric, line.stratum, system, entry["low"]))
+    return pd.DataFrame(found, columns=["metric", "stratum", "system", "value"])
+
+
+def plane() -> pd.DataFrame:
+    """The paper's systems in the plane of Figure 4: columns system, secs, wer."""
+    overall = points()
+    overall = overall[overall["stratum"] == "overall"].pivot(index="system", columns="metric", values="value")
+    overall = overall.rename(columns={"secs_ecapa_clip": "secs", "wer_capped": "wer"})
+    return overall[["secs", "wer"]].dropna().reset_index()

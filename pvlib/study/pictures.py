@@ -1,0 +1,179 @@
+"""Pictures of sound: waveforms, spectrograms and attention. Pictures of result rows are in `plots`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pvlib import audio
+from pvlib.ceag import AttentionMaps
+from pvlib.study.look import look, styled
+
+QUIET = float(np.log(audio.MEL_FLOOR))  # the floor of a log-mel
+LOUD = 3.0  # natural logarithm of the loudest mel magnitude that is drawn
+CLIP_COLOUR = "#009e73"
+FRAMES_PER_SECOND = audio.SAMPLE_RATE / audio.HOP_LENGTH
+
+Words = Sequence[tuple[str, float, float]]  # word, start and end in seconds
+
+
+def spectrogram(ax: Axes, mel: np.ndarray) -> object:
+    """Draw a log-mel of shape (100, frames) over seconds; returns the image for a colour bar."""
+    seconds = mel.shape[-1] / FRAMES_PER_SECOND
+    extent = (0.0, seconds, 0, audio.N_MELS)
+    image = ax.imshow(
+        mel,
+        origin="lower",
+        aspect="auto",
+        extent=extent,
+        cmap="magma",
+        vmin=QUIET,
+        vmax=LOUD,
+        interpolation="nearest",
+    )
+    ax.grid(visible=False)
+    return image
+
+
+def mel_of(wave: np.ndarray) -> np.ndarray:
+    """Log-mel (100, frames) of 24 kHz samples."""
+    return audio.mel(torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32)))[0].numpy()
+
+
+@styled
+def waveforms_and_spectrograms(
+    waves: Mapping[str, np.ndarray], words: Mapping[str, Words] | None = None
+) -> Figure:
+    """Figure 5: one line per sound, waveform on the left, log-mel on the right, all on one time axis.
+
+    waves: name -> 24 kHz samples; names of systems take their colours. words: name -> true word
+    times, written under the waveform of that name.
+    """
+    figure = Figure(figsize=(10.5, 1.45 * len(waves) + 0.5), layout="constrained")
+    axes = figure.subplots(len(waves), 2, squeeze=False, sharex=True)
+    longest = max(len(wave) for wave in waves.values()) / audio.SAMPLE_RATE
+    image = None
+    for (left, right), (name, wave) in zip(axes, waves.items(), strict=True):
+        colour = look(name).colour if name != "clip" else CLIP_COLOUR
+        left.plot(np.arange(len(wave)) / audio.SAMPLE_RATE, wave, color=colour, lw=0.4)
+        left.set(ylim=(-1, 1), xlim=(0, longest))
+        left.set_title(f"{name}, {len(wave) / audio.SAMPLE_RATE:.2f} s", loc="left", fontsize=9)
+        for word, start, end in (words or {}).get(name, []):
+            left.axvline(start, color="#bbbbbb", lw=0.5)
+            left.text((start + end) / 2, -0.93, word, ha="center", va="bottom", fontsize=5.5, rotation=90)
+        image = spectrogram(right, mel_of(wave))
+        right.set_xlim(0, longest)
+    figure.supylabel("amplitude (full scale = 1)", fontsize=9)
+    axes[0, 1].set_title("mel band (0 to 99) over time", loc="left", fontsize=9)
+    for ax in axes[-1]:
+        ax.set_xlabel("time (s)")
+    figure.colorbar(image, ax=axes[:, 1], label="log mel magnitude (nat)", pad=0.01)
+    return figure
+
+
+@styled
+def spectrograms(mels: Mapping[str, np.ndarray]) -> Figure:
+    """Log-mels (100, frames) of one utterance, above each other."""
+    figure = Figure(figsize=(9.5, 1.5 * len(mels) + 0.4), layout="constrained")
+    axes = figure.subplots(len(mels), 1, sharex=True, squeeze=False)[:, 0]
+    image = None
+    for ax, (name, mel) in zip(axes, mels.items(), strict=True):
+        image = spectrogram(ax, mel)
+        ax.set_title(name, loc="left", fontsize=9)
+        ax.set_ylabel("mel band")
+    axes[-1].set_xlabel("time (s)")
+    figure.colorbar(image, ax=axes, label="log mel magnitude (nat)", pad=0.01)
+    return figure
+
+
+def _heat(ax: Axes, weights: np.ndarray, **options: object) -> object:
+    """A map of non-negative weights, square-rooted so that the small ones show; dark is much."""
+    palette = sns.color_palette("rocket_r", as_cmap=True)
+    image = ax.imshow(
+        np.sqrt(weights), aspect="auto", cmap=palette, vmin=0, interpolation="nearest", **options
+    )
+    ax.grid(visible=False)
+    return image
+
+
+@styled
+def attention_heads(maps: np.ndarray, boundary: float, seconds: float, layers: Sequence[int]) -> Figure:
+    """Figure 6, upper part: self-attention of every head, query time downwards, key time to the right.
+
+    maps: (layers, heads, n, n), rows summing to one. boundary: where the one-second reference ends (s).
+    seconds: length of the whole sequence. layers: names of the first axis, counted from the end.
+    """
+    rows, columns = maps.shape[:2]
+    figure = Figure(figsize=(2.55 * columns + 0.8, 2.45 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    image = None
+    for row in range(rows):
+        for column in range(columns):
+            ax = axes[row, column]
+            image = _heat(ax, maps[row, column], extent=(0, seconds, seconds, 0), vmax=_ceiling(maps))
+            ax.axvline(boundary, color=CLIP_COLOUR, lw=1)
+            ax.axhline(boundary, color=CLIP_COLOUR, lw=1)
+            ax.set_title(f"block {layers[row]}, head {column}", fontsize=8.5)
+    figure.supxlabel("time attended to (s); green: end of the reference", fontsize=9)
+    figure.supylabel("time of the frame (s)", fontsize=9)
+    figure.colorbar(image, ax=axes, label="square root of the attention weight", pad=0.01)
+    return figure
+
+
+def _ceiling(weights: np.ndarray) -> float:
+    """Where the colour scale ends: the root of the 99.5th percentile, so that one peak hides nothing."""
+    return float(np.sqrt(np.quantile(weights, 0.995))) or 1.0
+
+
+@styled
+def attention_text(
+    token_map: np.ndarray,
+    tokens: Sequence[str],
+    spans: Sequence[float],
+    entropy: np.ndarray,
+    boundary: float,
+    seconds: float,
+) -> Figure:
+    """Figure 6, lower part: attention of every frame, gathered by the text token that a key frame stands for.
+
+    token_map: (n, tokens), rows summing to one at most. spans: for each token the middle of its frames (s);
+    attention to the token being spoken would lie on this line. entropy: (n,) of each frame's attention over
+    frames, a share of the largest possible. boundary, seconds: end of the reference and of the whole (s).
+    """
+    figure = Figure(figsize=(10.0, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(5, 1), sharey=True)
+    extent = (-0.5, len(tokens) - 0.5, seconds, 0)
+    image = _heat(left, token_map, extent=extent, vmax=_ceiling(token_map))
+    left.plot(range(len(tokens)), spans, color="#0072b2", lw=1, label="the token's own frames")
+    left.axhline(boundary, color=CLIP_COLOUR, lw=1)
+    left.set_xticks(range(len(tokens)), ["␣" if token == " " else token for token in tokens], fontsize=6)
+    left.set(xlabel="text token (the key frames that it is spread over)", ylabel="time of the frame (s)")
+    left.legend(loc="upper right", fontsize=8)
+    figure.colorbar(image, ax=left, label="square root of the attention weight", pad=0.01)
+    right.plot(entropy, (np.arange(len(entropy)) + 0.5) / len(entropy) * seconds, color="#444444", lw=0.9)
+    right.axhline(boundary, color=CLIP_COLOUR, lw=1)
+    right.set(xlabel="entropy\n(share of its maximum)", xlim=(0, 1))
+    return figure
+
+
+@styled
+def entropy_over_time(maps: AttentionMaps, window: tuple[float, float]) -> Figure:
+    """Entropy of the attention over text at each step of the sampler, one line per block; the window is shaded."""
+    figure = Figure(figsize=(7.0, 3.0), layout="constrained")
+    ax = figure.subplots()
+    share = maps.text_entropy.numpy() / np.log(maps.text_maps.shape[-1])
+    for column, (layer, style) in enumerate(
+        zip(maps.layers, itertools.cycle(("-o", "--s", ":^")), strict=False)
+    ):
+        shade = sns.color_palette("colorblind")[column % 8]
+        ax.plot(maps.times, share[:, column], style, ms=3.5, lw=1.2, color=shade, label=f"block {layer}")
+    ax.axvspan(*window, color="#eeeeee", zorder=0, label="CEAG's window")
+    ax.set(xlabel="time of the flow (0 noise, 1 speech)", ylabel="entropy over text\n(share of its maximum)")
+    ax.legend(fontsize=8)
+    return figure

@@ -1,0 +1,253 @@
+"""Pictures of result rows, with intervals wherever there is sampling. Pictures of sound are in `pictures`.
+
+Every function takes tidy frames (rows of DESIGN section 7, or summaries of them) and returns a `Figure`,
+which `look.keep` saves and shows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+from pvlib.metrics.cfr import THRESHOLD
+from pvlib.study.look import look, ordered, styled
+from pvlib.study.measure import in_stratum
+from pvlib.systems import CONTROLS
+
+STRATA = {
+    "overall": "all texts",
+    "long": "long\n(> 8 words)",
+    "short": "short\n(≤ 8 words)",
+    "ultra-short": "ultra-short\n(≤ 4 words)",
+    "5-8 words": "short\n(5-8 words)",
+}
+
+LABELS = {
+    "wer": "word error rate (uncapped)",
+    "wer_capped": "word error rate (capped at 1)",
+    "secs_ecapa_clip": "SECS, ECAPA, against the clip",
+    "secs_ecapa_speaker": "SECS, ECAPA,\nagainst the speaker's other speech",
+    "secs_ge2e_clip": "SECS, GE2E, against the clip",
+    "secs_ge2e_speaker": "SECS, GE2E,\nagainst the speaker's other speech",
+    "dnsmos": "DNSMOS, overall (1 to 5, a proxy)",
+    "generated_seconds": "generated speech (s)",
+    "synthesis_seconds": "synthesis time (s)",
+    "rtf": "real-time factor (s of work per s of speech)",
+    "cfr": "catastrophic failures\n(share with WER > 0.5)",
+}
+
+
+def label(metric: str) -> str:
+    """Axis label of a metric, unit included."""
+    return LABELS.get(metric, metric)
+
+
+@styled
+def by_stratum(measured: pd.DataFrame, metric: str, reported: pd.DataFrame | None = None) -> Figure:
+    """Mean and 95 % interval of one metric per text length and system, in the order of the strata given.
+
+    measured: as `measure.measure` returns it. reported: the paper's numbers, columns metric, stratum, system,
+    value; open markers in the system's colour.
+    """
+    shown = measured[(measured["metric"] == metric) & (measured["n"] > 0)]
+    strata, systems = list(dict.fromkeys(shown["stratum"])), ordered(shown["system"])
+    figure = Figure(figsize=(7.6, 3.6))
+    ax = figure.subplots()
+    step = 0.66 / max(1, len(systems) - 1)
+    beside = pd.DataFrame() if reported is None else reported[reported["metric"] == metric]
+    for rank, system in enumerate(systems):
+        places = {stratum: i + rank * step - 0.33 for i, stratum in enumerate(strata)}
+        own, style = shown[shown["system"] == system], look(system)
+        where = own["stratum"].map(places)
+        bars = {"yerr": _bars(own, "value", "low", "high"), "ms": 6, "capsize": 2.5, "label": system}
+        ax.errorbar(where, own["value"], fmt=style.marker, color=style.colour, **bars)
+        for theirs in beside.itertuples():
+            if theirs.system == system and theirs.stratum in places:
+                _open(ax, places[theirs.stratum], theirs.value, system)
+    counts = shown.groupby("stratum")["n"].max()
+    ax.set_xticks(range(len(strata)), [f"{STRATA.get(s, s)}\nn = {counts[s]:.0f}" for s in strata])
+    ax.set_ylabel(label(metric))
+    ax.grid(axis="x", visible=False)
+    note = "95 % intervals" + ("; open markers: the paper" if len(beside) else "")
+    ax.set_title(note, loc="right", fontsize=8.5, color="#555555")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    return figure
+
+
+def _open(ax: Axes, x: float, y: float, system: str) -> None:
+    """The paper's value: the system's marker, open."""
+    ax.plot(x, y, look(system).marker, mfc="white", mec=look(system).colour, ms=6)
+
+
+def _bars(table: pd.DataFrame, middle: str, low: str, high: str) -> list[pd.Series]:
+    """Lengths of an interval's two arms."""
+    return [(table[middle] - table[low]).clip(lower=0), (table[high] - table[middle]).clip(lower=0)]
+
+
+@styled
+def failures(measured: pd.DataFrame, reported: pd.DataFrame | None = None) -> Figure:
+    """Catastrophic failure rate per text length and system; frames as in `by_stratum`, shares in 0..1."""
+    figure = by_stratum(measured, "cfr", reported)
+    figure.axes[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    figure.axes[0].set_ylim(-0.04, 1.04)
+    return figure
+
+
+@styled
+def distributions(rows: pd.DataFrame, metrics: list[str], measured: pd.DataFrame) -> Figure:
+    """Every utterance as a dot, one panel per metric, one line per system; mean and interval under the dots.
+
+    measured: as `measure.measure` returns it; its overall means are drawn.
+    """
+    overall = measured[(measured["stratum"] == "overall") & (measured["n"] > 0)]
+    systems = ordered(rows["system"])
+    colours = {system: look(system).colour for system in systems}
+    figure = Figure(figsize=(3.9 * len(metrics), 0.55 * len(systems) + 1.3), layout="constrained")
+    axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for ax, metric in zip(axes, metrics, strict=True):
+        for height, system in enumerate(systems):
+            values = rows.loc[rows["system"] == system, metric].dropna()
+            heights = height + np.random.default_rng(0).uniform(-0.2, 0.2, len(values))
+            ax.scatter(values, heights, s=7, color=colours[system], alpha=0.45, lw=0)
+        for _, mean in overall[overall["metric"] == metric].iterrows():
+            height = systems.index(mean["system"]) + 0.34
+            ax.plot([mean["low"], mean["high"]], [height, height], color=colours[mean["system"]], lw=1.8)
+            style = {"color": colours[mean["system"]], "ms": 6, "mec": "white", "mew": 0.7}
+            ax.plot(mean["value"], height, look(mean["system"]).marker, **style)
+        ax.set_xlabel(label(metric))
+        ax.grid(axis="y", visible=False)
+    axes[0].set_yticks(range(len(systems)), systems)
+    axes[0].invert_yaxis()
+    return figure
+
+
+@styled
+def wer_histogram(rows: pd.DataFrame, stratum: str, last: float = 1.5) -> Figure:
+    """WER inside one stratum, one panel per system: two heaps mean that an utterance works or breaks.
+
+    Values at or above `last` are counted in the last bin.
+    """
+    own = in_stratum(rows, stratum)
+    systems = ordered(own["system"])
+    figure = Figure(figsize=(7.2, 1.15 * max(1, len(systems)) + 0.7), layout="constrained")
+    axes = figure.subplots(max(1, len(systems)), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    edges = np.linspace(0.0, last, round(last * 10) + 1)
+    for ax, system in zip(axes, systems, strict=False):
+        values = own.loc[own["system"] == system, "wer"].clip(upper=last - 1e-9)
+        ax.hist(values, bins=edges, color=look(system).colour, edgecolor="white")
+        ax.axvline(THRESHOLD, color="#444444", lw=1, ls="--")
+        ax.set_title(f"{system} (n = {len(values)})", loc="left", fontsize=9)
+        ax.yaxis.get_major_locator().set_params(integer=True)
+    figure.supylabel("utterances", fontsize=9.5)
+    axes[-1].set_xlabel(f"{label('wer')}; the last bin holds {last:g} and more; dashed: {THRESHOLD}")
+    return figure
+
+
+@styled
+def plane(
+    points: pd.DataFrame,
+    sweep: pd.DataFrame | None = None,
+    reported: pd.DataFrame | None = None,
+    secs: str = "SECS",
+) -> Figure:
+    """Figure 4: similarity against word error. Better is up and to the left.
+
+    points: columns system, secs, wer, each with _low and _high (95 % intervals). reported: columns system,
+    secs, wer (the paper). sweep: columns steps, cfg_strength, secs, wer; drawn in a second panel.
+    """
+    panels = 1 if sweep is None else 2
+    figure = Figure(figsize=(5.4 * panels, 4.9), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    ax = axes[0]
+    for system in ordered(points["system"]):
+        own, style = points[points["system"] == system], look(system)
+        bars = {
+            "xerr": _bars(own, "wer", "wer_low", "wer_high"),
+            "yerr": _bars(own, "secs", "secs_low", "secs_high"),
+            "capsize": 2.5,
+            "lw": 1.1,
+        }
+        ax.errorbar(own["wer"], own["secs"], fmt=style.marker, color=style.colour, ms=7, label=system, **bars)
+    edge = frontier(points[~points["system"].isin(CONTROLS)])
+    ax.step(
+        edge["wer"], edge["secs"], where="post", color="#888888", lw=1, ls=":", label="frontier", zorder=0
+    )
+    if reported is not None and len(reported):
+        for _, theirs in reported.iterrows():
+            _open(ax, theirs["wer"], theirs["secs"], theirs["system"])
+            near = {"xytext": (5, -9), "textcoords": "offset points", "size": 7.5, "color": "#555555"}
+            ax.annotate(theirs["system"], (theirs["wer"], theirs["secs"]), **near)
+        ax.plot([], [], "o", mfc="white", mec="#666666", ms=7, label="the paper")
+    ax.set(xlabel=label("wer_capped"), ylabel=secs, title="systems (95 % intervals)")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), fontsize=8, ncols=3)
+    if sweep is not None:
+        _sweep(axes[1], sweep, "wer", "secs")
+        for _, point in sweep.iterrows():
+            near = {"xytext": (4, 4), "textcoords": "offset points", "size": 8}
+            axes[1].annotate(f"{point['steps']:.0f}", (point["wer"], point["secs"]), **near)
+        title = "personavoice: steps (numbers), guidance (lines)"
+        axes[1].set(xlabel=label("wer_capped"), ylabel=secs, title=title)
+        axes[1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), fontsize=8, ncols=3)
+    return figure
+
+
+def _sweep(ax: Axes, sweep: pd.DataFrame, x: str, y: str, *, bars: bool = False) -> None:
+    """One line per guidance strength through its numbers of steps; `bars` draws the intervals of y."""
+    strengths = sorted(sweep["cfg_strength"].unique())
+    shades = sns.color_palette("cividis", len(strengths))
+    for rank, strength in enumerate(strengths):
+        line = sweep[sweep["cfg_strength"] == strength].sort_values("steps")
+        style = {"fmt": "-" + "osD^vP"[rank % 6], "color": shades[rank], "ms": 5, "lw": 1, "capsize": 2}
+        error = _bars(line, y, f"{y}_low", f"{y}_high") if bars else None
+        ax.errorbar(line[x], line[y], yerr=error, label=f"guidance {strength:g}", **style)
+
+
+def frontier(points: pd.DataFrame) -> pd.DataFrame:
+    """The points that no other beats in both lower `wer` and higher `secs`, by rising wer; equals once."""
+    best, kept = -np.inf, []
+    for index, row in points.sort_values(["wer", "secs"], ascending=[True, False]).iterrows():
+        if row["secs"] > best:
+            best = row["secs"]
+            kept.append(index)
+    return points.loc[kept]
+
+
+@styled
+def speed(sweep: pd.DataFrame, metrics: tuple[str, ...] = ("wer", "secs"), secs: str = "SECS") -> Figure:
+    """Quality against speed, one panel per metric; the real-time factor on a logarithmic axis.
+
+    sweep: columns steps, cfg_strength, rtf, and each metric with its _low and _high.
+    """
+    figure = Figure(figsize=(4.6 * len(metrics), 3.5), layout="constrained")
+    axes = figure.subplots(1, len(metrics), squeeze=False)[0]
+    for ax, metric in zip(axes, metrics, strict=True):
+        _sweep(ax, sweep, "rtf", metric, bars=True)
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+        ax.set(xlabel=label("rtf"), ylabel={"wer": label("wer_capped"), "secs": secs}.get(metric, metric))
+        ax.axvline(1.0, color="#999999", lw=0.8, ls="--")
+    axes[0].legend(fontsize=8)
+    axes[0].set_title("dashed: as fast as speech; 95 % intervals", loc="left", fontsize=8.5, color="#555555")
+    return figure
+
+
+@styled
+def demo(table: pd.DataFrame) -> Figure:
+    """The four-text table as bars, ours beside the paper's where it prints a number; see `tables.demo_table`."""
+    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
+    axes = figure.subplots(1, 2)
+    places, ours = np.arange(len(table)), look("personavoice").colour
+    pairs = (("secs_ecapa_clip", "secs (paper)"), ("wer_capped", "wer (paper)"))
+    for ax, (metric, printed) in zip(axes, pairs, strict=True):
+        theirs = pd.to_numeric(table[printed], errors="coerce")
+        ax.bar(places - 0.2, table[metric], 0.38, color=ours, label="measured here, the demo clip")
+        ax.bar(places + 0.2, theirs, 0.38, color="white", ec=ours, label="the paper, 1111.mp3")
+        ax.set_xticks(places, table["name"].str.replace("_", " "), rotation=15, ha="right")
+        ax.set_ylabel(label(metric))
+        ax.grid(axis="x", visible=False)
+    axes[0].legend(fontsize=8)
+    return figure

@@ -1,0 +1,175 @@
+"""Where recorded numbers come from, and the only way into `data/results`: `record`, called by the recorded run."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from pvlib import paths, systems
+from pvlib.config import Profile, get_profile
+from pvlib.metrics.judges import Panel
+from pvlib.study import manifest as manifests
+from pvlib.study import rows as row_files
+from pvlib.study.evaluate import row_key, shared_judges, working
+from pvlib.study.manifest import Manifest
+from pvlib.systems.base import System
+
+
+class RecordError(RuntimeError):
+    """A run that is not complete enough to be recorded; the message says what is missing."""
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were computed on: cpu, cores, memory, gpu, operating system, Python."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": _cores(),
+        "memory_gb": _memory_gb(),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "",
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def same_machine(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two machines compute with the same kind of processor, so that rows should agree closely."""
+    return all(one.get(key) == other.get(key) for key in ("cpu", "gpu", "system"))
+
+
+def commit() -> str:
+    """The commit of the repository, with "+changes" when sources differ from it; "unknown" outside of git."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--", "pvlib", "data/manifests", "data/checkpoints")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+changes" if changed else "")
+
+
+def record(
+    profile: Profile | str = "mini",
+    names: Iterable[str | System] = systems.NAMES,
+    samples: int | None = None,
+    *,
+    manifest: Manifest | None = None,
+    judges: Panel | None = None,
+    device: torch.device | str | None = None,
+) -> Path:
+    """Copy finished working rows to `data/results/<profile>`, with `provenance.json` beside them; returns its path.
+
+    samples: utterances of the study (default: the profile's full number). Takes along the RTF benchmark, the models'
+    figures and the demo's rows where they were made. Nothing is computed and, unless all rows are there, nothing
+    is written. Raises RecordError, RowsError.
+    """
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    manifest = manifest or manifests.read(profile.manifest)
+    judges = judges or shared_judges(profile, device)
+    samples = min(samples or profile.samples, len(manifest.table))
+    requests = manifest.requests(manifest.sample(samples, profile.seed))
+    keys = [row_key(request, manifest.enrolment.get(request.speaker, {})) for request in requests]
+    folder = paths.RESULTS / profile.name
+    files: dict[Path, str] = {}
+    cards: dict[str, Any] = {}
+    for name in names:
+        system = systems.create(name, profile, device) if isinstance(name, str) else name
+        store = working(system, judges, profile)
+        if missing := store.missing(keys):
+            raise RecordError(
+                f"{len(missing)} of {len(keys)} rows of {system.name} are missing; "
+                f"run `pvlib evaluate --samples {samples}`"
+            )
+        table = store.get(keys)
+        files[row_files.committed_path(profile.name, system.name)] = row_files.to_csv(table)
+        cards[system.name] = {
+            "rows": len(table),
+            "failures": int((table["error"] != "").sum()),
+            "wall_seconds": round(store.seconds, 1),
+            **system.fingerprint(),
+        }
+    files |= _extras(profile, device, judges, list(cards))
+    content = {
+        "profile": profile.name,
+        "samples": samples,
+        "sample_seed": profile.seed,
+        "manifest": {"name": manifest.name, "sha256": manifests.sha256(manifest.name)},
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit(),
+        "machine": machine(),
+        "wall_seconds": round(sum(card["wall_seconds"] for card in cards.values()), 1),
+        "judges": judges.fingerprint(),
+        "systems": cards,
+    }
+    for path, text in files.items():
+        row_files.write_text(path, text)
+    return row_files.write_text(
+        folder / "provenance.json", json.dumps(content, indent=2, sort_keys=True) + "\n"
+    )
+
+
+def _extras(
+    profile: Profile, device: torch.device | str | None, judges: Panel, names: list[str]
+) -> dict[Path, str]:
+    """What else a run made: speeds, the models' figures, the demo's rows."""
+    made, folder = paths.WORKING_ROWS / profile.name, paths.RESULTS / profile.name
+    files: dict[Path, str] = {}
+    if (made / "rtf.json").exists():
+        speeds = json.loads((made / "rtf.json").read_text(encoding="utf-8"))
+        files[folder / "rtf.csv"] = _speeds_csv(speeds)
+    if (made / "models.json").exists():
+        files[folder / "models.json"] = (made / "models.json").read_text(encoding="utf-8")
+    if (paths.SAMPLES / "demo.json").exists():
+        demo = manifests.demo()
+        keys = [row_key(request, {}) for request in demo.requests()]
+        tables = []
+        for name in names:
+            if name not in systems.CONTROLS and systems.is_known(name):
+                store = working(systems.create(name, profile, device), judges, profile)
+                if not store.missing(keys):
+                    tables.append(store.get(keys))
+        if tables:
+            files[folder / "demo.csv"] = row_files.to_csv(pd.concat(tables, ignore_index=True))
+    return files
+
+
+def _speeds_csv(speeds: dict[str, Any]) -> str:
+    host = speeds["machine"]
+    table = pd.DataFrame(speeds["systems"].values())
+    table = table[["system", "median", "low", "high", "utterances", "failures"]]
+    name = host["gpu"] or f"{host['cpu']}, {host['cores']} cores"
+    return table.assign(machine=name).to_csv(index=False, float_format="%.4f", lineterminator="\n")
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=paths.ROOT, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux: the platform module knows a coarser name
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError, OSError):
+        return None  # not told on this system

@@ -1,0 +1,220 @@
+"""From nothing to the paper's tables and figures: rows, notebooks, report; and the recorded run.
+
+Working rows are cached, so a run that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+from tqdm.auto import tqdm
+
+from pvlib import paths, systems
+from pvlib.config import Profile, get_profile
+from pvlib.study import manifest as manifests
+from pvlib.study import provenance, report, sweeps, tables, world_figures
+from pvlib.study.evaluate import evaluate
+from pvlib.study.rows import write_text
+from pvlib.study.rtf import measure_speed
+
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+DEMO_SYSTEMS = ("f5-official", "personavoice")
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+_PROGRESS = re.compile(r"\r|\d+%\||it/s|s/it")
+
+
+class ReproduceError(RuntimeError):
+    """A notebook that is unknown or failed; the message names it and says how to go on."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What is computed, with a progress bar, before a notebook runs, so that the notebook only reads it."""
+
+    rows: bool = False
+    demo: bool = False
+    speed: bool = False
+    sweep: bool = False
+
+
+NOTEBOOKS = {
+    "00_start_here": Needs(demo=True),
+    "04_ceag_and_attention": Needs(),
+    "06_main_results": Needs(rows=True, demo=True, speed=True),
+    "08_catastrophic_failures": Needs(rows=True),
+    "09_pareto_frontier": Needs(rows=True, speed=True, sweep=True),
+    "10_waveforms_and_spectrograms": Needs(rows=True),
+}
+
+
+def choose(only: str | Sequence[str] | None) -> list[str]:
+    """Notebook names in reading order, picked by name, number ("06") or file name.
+
+    Raises ReproduceError on one that does not exist.
+    """
+    if not only:
+        return list(NOTEBOOKS)
+    chosen = set()
+    for wanted in [only] if isinstance(only, str) else only:
+        stem = Path(wanted).stem
+        found = [name for name in NOTEBOOKS if name == stem or name.split("_")[0] == stem]
+        if not found:
+            raise ReproduceError(f"no notebook {wanted!r}; there are {', '.join(NOTEBOOKS)}")
+        chosen.update(found)
+    return [name for name in NOTEBOOKS if name in chosen]
+
+
+def execute(name: str, parameters: dict[str, object], folder: Path) -> NotebookNode:
+    """Run one notebook in a fresh kernel; the executed copy is <folder>/<name>.ipynb.
+
+    Raises ReproduceError naming the cell that failed; the copy then holds everything up to it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{name}.ipynb"
+    source = paths.NOTEBOOKS / f"{name}.ipynb"
+    options = {"kernel_name": KERNEL["name"], "cwd": str(paths.ROOT), "progress_bar": False}
+    try:
+        return papermill.execute_notebook(str(source), str(target), parameters=parameters, **options)
+    except PapermillExecutionError as error:
+        raise ReproduceError(
+            f"{name}: cell {error.exec_count} failed: {error.ename}: {error.evalue}. What ran is in "
+            f"{target}; finished rows are kept, so the same command goes on from here."
+        ) from error
+
+
+def normalise(notebook: NotebookNode) -> NotebookNode:
+    """The committed form: metadata of no machine, counts 1..n, no progress bars, no papermill traces.
+
+    The cell with the parameters of the run stays where they differ from the defaults, without `figures_dir`.
+    """
+    clean = nbformat.from_dict(notebook)
+    clean.metadata = nbformat.from_dict({"kernelspec": dict(KERNEL), "language_info": {"name": "python"}})
+    clean.cells = [kept for cell in clean.cells if (kept := _normalise_cell(cell)) is not None]
+    count = 0
+    for cell in clean.cells:
+        if cell.cell_type == "code":
+            count += 1
+            cell.execution_count = count
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = count
+    return clean
+
+
+def _normalise_cell(cell: NotebookNode) -> NotebookNode | None:
+    tags = [tag for tag in cell.metadata.get("tags", []) if not tag.startswith("papermill")]
+    cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+    if "injected-parameters" in tags:
+        lines = [
+            line for line in cell.source.splitlines() if "=" in line and not line.startswith("figures_dir")
+        ]
+        cell.source = "\n".join(["# The recorded run; without this cell the defaults above hold.", *lines])
+        cell.outputs = []
+    if cell.cell_type == "code":
+        cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
+    return cell
+
+
+def _is_progress(output: NotebookNode) -> bool:
+    if output.output_type == "stream" and output.name == "stderr":
+        return bool(_PROGRESS.search(output.text))
+    return _WIDGET in output.get("data", {})
+
+
+def prepare(profile: Profile, samples: int, names: Sequence[str], *, progress: bool = True) -> str:
+    """Compute what the chosen notebooks read. Returns the key-results table as HTML, "" where none reads rows."""
+    needs = [NOTEBOOKS[name] for name in names]
+    rows = demo = speed = None
+    if any(need.rows for need in needs):
+        rows = evaluate(profile, systems.NAMES, samples, progress=progress)
+    if any(need.demo for need in needs):
+        demo = evaluate(profile, DEMO_SYSTEMS, manifest=manifests.demo(), progress=progress)
+    if any(need.speed for need in needs):
+        speed = measure_speed(profile, progress=progress)["systems"]
+    if any(need.sweep for need in needs):
+        sweeps.sweep(profile, samples, progress=progress)
+        sweeps.speeds(profile, progress=progress)
+    return "" if rows is None else tables.html(tables.key_results(rows, speed, demo))
+
+
+def reproduce(
+    profile: str = "mini",
+    samples: int | None = None,
+    record: bool = False,
+    only: str | Sequence[str] | None = None,
+) -> Path:
+    """Rows, notebooks and report of one profile; returns the report's entrance.
+
+    samples: utterances of the study; by default the profile's own number, and all of them when recording.
+    record: refresh what is committed (notebooks with outputs, figures, rows, the README's results block); only a
+    complete run may do so. only: some notebooks, by name or number.
+    Raises ReproduceError on a notebook that is unknown or fails and on an incomplete recorded run, and what the
+    study raises (ConfigError, ManifestError, WeightsError, RowsError).
+    """
+    settings = get_profile(profile)
+    names = choose(only)
+    samples = samples or (settings.samples if record else settings.default_samples)
+    if record and (len(names) < len(NOTEBOOKS) or samples != settings.samples):
+        raise ReproduceError(f"a recorded run is complete: all notebooks and --samples {settings.samples}")
+    started = time.monotonic()
+    table = prepare(settings, samples, names)
+    if record:
+        world_figures.model_figures(settings)
+    figures = paths.REPORT / "figures"
+    if not only:
+        shutil.rmtree(figures, ignore_errors=True)
+    parameters = {"profile": profile, "samples": samples, "seed": settings.seed, "figures_dir": str(figures)}
+    executed = {}
+    with tqdm(names, unit="notebook") as bar:
+        for name in bar:
+            bar.set_description(name)
+            executed[name] = execute(name, parameters, paths.REPORT)
+    minutes = (time.monotonic() - started) / 60
+    facts = [f"profile {profile}, {samples} utterances, {minutes:.1f} minutes of work", _host()]
+    entrance = write_report(executed, facts, table)
+    if record:
+        record_run(executed, settings, samples)
+    return entrance
+
+
+def _host() -> str:
+    machine = provenance.machine()
+    return f"computed on {machine['gpu'] or machine['cpu']}, {machine['cores']} cores, {machine['system']}"
+
+
+def write_report(executed: dict[str, NotebookNode], facts: Sequence[str], table: str) -> Path:
+    """Web pages of the executed notebooks and their entrance in build/report; returns the entrance.
+
+    table: HTML of the key results. Pages of notebooks that ran earlier and not now stay linked.
+    """
+    for name, notebook in executed.items():
+        write_text(paths.REPORT / f"{name}.html", report.notebook_page(normalise(notebook)))
+    titles = {}
+    for name in NOTEBOOKS:
+        if (paths.REPORT / f"{name}.html").exists() and (paths.REPORT / f"{name}.ipynb").exists():
+            titles[f"{name}.html"] = report.title_of(
+                nbformat.read(paths.REPORT / f"{name}.ipynb", as_version=4)
+            )
+    pictures = sorted((paths.REPORT / "figures").glob("*.png"))
+    page = report.index_page("PersonaVoice companion: report", facts, table, titles, pictures, paths.REPORT)
+    return write_text(paths.REPORT / "index.html", page)
+
+
+def record_run(executed: dict[str, NotebookNode], profile: Profile, samples: int) -> None:
+    """Refresh what is committed from a complete run: rows, notebooks, figures, the README's results block."""
+    provenance.record(profile, systems.NAMES, samples)
+    for name, notebook in executed.items():
+        write_text(paths.NOTEBOOKS / f"{name}.ipynb", nbformat.writes(normalise(notebook)) + "\n")
+    paths.FIGURES.mkdir(exist_ok=True)
+    for picture in sorted((paths.REPORT / "figures").glob("*.png")):
+        shutil.copyfile(picture, paths.FIGURES / picture.name)
+    tables.readme_block(profile.name)

@@ -1,0 +1,183 @@
+"""One row per utterance and seed: the schema, the committed files and the working ones.
+
+Working rows lie in `build/results/<profile>/<system>/<key>.csv`, where the key names everything about the system
+and the judges that can change them; each row also carries the key of what was asked. So nothing stale is ever read,
+and a run that was interrupted finds every row that was finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pvlib import paths
+
+COLUMNS = (
+    "system",
+    "utterance",
+    "speaker",
+    "words",
+    "bucket",
+    "reference_seconds",
+    "seed",
+    "text",
+    "reference_text",
+    "hypothesis",
+    "wer",
+    "wer_capped",
+    "secs_ecapa_clip",
+    "secs_ecapa_speaker",
+    "secs_ge2e_clip",
+    "secs_ge2e_speaker",
+    "dnsmos",
+    "generated_seconds",
+    "synthesis_seconds",
+    "error",
+)
+TEXT_COLUMNS = ("system", "utterance", "speaker", "bucket", "text", "reference_text", "hypothesis", "error")
+WHOLE_COLUMNS = ("words", "seed")
+NUMBER_COLUMNS = tuple(c for c in COLUMNS if c not in TEXT_COLUMNS + WHOLE_COLUMNS)
+FLOAT_FORMAT = "%.6f"
+KEY = "key"
+
+
+class RowsError(RuntimeError):
+    """Rows that cannot be read or written; the message names the file and the remedy."""
+
+
+def to_csv(rows: pd.DataFrame) -> str:
+    """Rows as text: fixed column order, six decimals, one kind of line end; the same rows give the same bytes."""
+    columns = [c for c in (KEY, *COLUMNS) if c in rows]
+    return rows[columns].to_csv(index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Rows of a file. Texts stay texts ("none" is a word), an empty number is NaN. Raises RowsError."""
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if missing := [c for c in COLUMNS if c not in rows]:
+            raise RowsError(
+                f"{path} is not a table of rows (no column {missing[0]}); delete it and run again"
+            )
+        for column in NUMBER_COLUMNS:
+            rows[column] = [float(cell) if cell else math.nan for cell in rows[column]]
+        for column in WHOLE_COLUMNS:
+            rows[column] = rows[column].astype("int64")
+    except FileNotFoundError as error:
+        raise RowsError(
+            f"{path} is missing; `pvlib evaluate` makes working rows, the repository has the rest"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise RowsError(f"{path} cannot be read as rows ({error}); delete it and run again") from error
+    return rows
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file whole or not at all. Raises RowsError naming the path."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise RowsError(
+            f"cannot write {path}: {error}; check that the folder is writable and has space"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # the error that counts was told above
+            partial.unlink(missing_ok=True)
+    return path
+
+
+def committed_path(profile: str, system: str) -> Path:
+    """Where the recorded rows of a system lie."""
+    return paths.RESULTS / profile / f"{system}.csv"
+
+
+def committed(profile: str, systems: Iterable[str] | None = None) -> pd.DataFrame:
+    """Recorded rows of some systems, by default of all that provenance names. Raises RowsError."""
+    systems = provenance(profile)["systems"] if systems is None else systems
+    return pd.concat([read_csv(committed_path(profile, system)) for system in systems], ignore_index=True)
+
+
+def provenance(profile: str) -> dict[str, Any]:
+    """`provenance.json` of the recorded rows. Raises RowsError when nothing was recorded or the file is damaged."""
+    path = paths.RESULTS / profile / "provenance.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["systems"], content["machine"]
+    except FileNotFoundError as error:
+        raise RowsError(
+            f"{path} is missing: nothing was recorded for {profile}; `pvlib reproduce --record` does"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RowsError(
+            f"{path} cannot be read ({error!r}); restore it with `git checkout -- {path}`"
+        ) from error
+    return content
+
+
+class Working:
+    """The working rows of one system under one key, and what they cost.
+
+    Every `add` writes all of them anew, whole; rows that another process added meanwhile are kept.
+    """
+
+    def __init__(self, profile: str, system: str, key: str, fingerprint: dict[str, Any]):
+        self.system, self.fingerprint = system, fingerprint
+        folder = paths.WORKING_ROWS / profile / system
+        self.path = folder / f"{key[:16]}.csv"
+        self.card_path = folder / f"{key[:16]}.json"
+        self._rows = self._read()
+        self.seconds = self._read_seconds()
+
+    def get(self, keys: Sequence[str]) -> pd.DataFrame:
+        """The finished rows among those asked for, in their order, without the key column."""
+        here = [key for key in keys if key in self._rows.index]
+        return self._rows.loc[here].reset_index(drop=True)
+
+    def missing(self, keys: Sequence[str]) -> list[str]:
+        """The keys that have no row yet."""
+        return [key for key in keys if key not in self._rows.index]
+
+    def add(self, rows: dict[str, dict[str, Any]], seconds: float) -> None:
+        """Add rows by key and the wall time that they took, and write. Raises RowsError."""
+        new = pd.DataFrame(list(rows.values()), index=list(rows), columns=list(COLUMNS))
+        old = self._read()
+        old = old.drop(index=old.index.intersection(new.index))
+        merged = pd.concat([old, new]) if len(old) else new
+        write_text(self.path, to_csv(merged.rename_axis(KEY).reset_index()))
+        self._rows = self._read()
+        self.seconds += seconds
+        card = {
+            "system": self.system,
+            "wall_seconds": round(self.seconds, 3),
+            "fingerprint": self.fingerprint,
+        }
+        write_text(self.card_path, json.dumps(card, indent=2, sort_keys=True) + "\n")
+
+    def _read(self) -> pd.DataFrame:
+        if not self.path.exists():
+            return pd.DataFrame(columns=list(COLUMNS))
+        rows = read_csv(self.path)
+        if KEY not in rows:
+            raise RowsError(f"{self.path} has lost its keys; delete it and run again")
+        return rows.set_index(KEY)[list(COLUMNS)]
+
+    def _read_seconds(self) -> float:
+        try:
+            return float(json.loads(self.card_path.read_text(encoding="utf-8"))["wall_seconds"])
+        except (FileNotFoundError, NotADirectoryError):
+            return 0.0
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RowsError(f"{self.card_path} cannot be read ({error}); delete it and run again") from error

@@ -1,0 +1,67 @@
+"""The speed benchmark of a profile: one utterance at a time, batch 1, warm, on a named machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from pvlib import paths, systems
+from pvlib.config import Profile, get_profile
+from pvlib.metrics.rtf import benchmark
+from pvlib.study import manifest as manifests
+from pvlib.study.manifest import Manifest
+from pvlib.study.provenance import machine
+from pvlib.study.rows import write_text
+from pvlib.systems.base import System
+from pvlib.systems.fingerprint import digest
+
+NAMES = ("f5-official", "f5-as-published", "personavoice")
+UTTERANCES = 8
+
+
+def measure_speed(
+    profile: Profile | str = "mini",
+    names: Sequence[str | System] = NAMES,
+    utterances: int = UTTERANCES,
+    *,
+    manifest: Manifest | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+    again: bool = False,
+) -> dict[str, Any]:
+    """Median and range of the real-time factor of each system; kept in `build/results/<profile>/rtf.json`.
+
+    Returns {"machine", "threads", "systems": {name: {"median", "low", "high", "utterances", "failures", "timings"}}}.
+    A system that was measured on this machine with the same configuration, weights and sources is not measured
+    again unless `again` is set. Raises ManifestError, WeightsError, RowsError.
+    """
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    manifest = manifest or manifests.read(profile.manifest)
+    requests = manifest.requests(manifest.sample(utterances + 1, profile.seed))
+    path = paths.WORKING_ROWS / profile.name / "rtf.json"
+    host = {"machine": machine(), "threads": torch.get_num_threads()}
+    known = _known(path, host)
+    for name in names:
+        system = systems.create(name, profile, device) if isinstance(name, str) else name
+        key = digest([system.fingerprint(), [request.utterance for request in requests]])
+        if not again and known.get(system.name, {}).get("key") == key:
+            continue
+        with tqdm(
+            total=len(requests), desc=f"{system.name}, speed", unit="utterance", disable=not progress
+        ) as bar:
+            known[system.name] = {"key": key, **benchmark(system, requests, progress=bar.update).to_dict()}
+        write_text(path, json.dumps({**host, "systems": known}, indent=2) + "\n")
+    return {**host, "systems": known}
+
+
+def _known(path: Any, host: dict[str, Any]) -> dict[str, Any]:
+    """What was measured before on this machine; nothing when the file is of another one or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content["systems"] if {key: content[key] for key in host} == host else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

@@ -1,0 +1,108 @@
+"""The sweep behind Figure 4: steps of the ODE against guidance, in quality and in speed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from pvlib.config import Profile, get_profile
+from pvlib.metrics.judges import Panel
+from pvlib.study.evaluate import evaluate
+from pvlib.study.manifest import Manifest
+from pvlib.study.measure import measure
+from pvlib.study.rtf import measure_speed
+from pvlib.systems.base import System
+
+SYSTEM = "personavoice"
+STEPS = (4, 8, 16, 32)
+GUIDANCE = (1.5, 2.5, 3.5)
+SHARE = 8  # one utterance in so many of the study is swept
+LEAST = 6  # but no fewer than this
+TIMED = 8  # utterances of each speed measurement
+
+
+def size(samples: int) -> int:
+    """How many utterances a sweep takes of a study with `samples`: the first ones, which are a fair sample."""
+    return min(samples, max(LEAST, samples // SHARE))
+
+
+def variant(profile: Profile, steps: int, guidance: float) -> str:
+    """The name of one point; the profile's own setting is the plain system, whose rows exist already."""
+    own = profile.inference
+    if (steps, guidance, guidance) == (own.steps, own.cfg_strength, own.laag_cfg_base):
+        return SYSTEM
+    return f"{SYSTEM}@steps={steps},cfg_strength={guidance},laag_cfg_base={guidance}"
+
+
+def sweep(
+    profile: Profile | str,
+    samples: int,
+    *,
+    steps: Sequence[int] = STEPS,
+    guidance: Sequence[float] = GUIDANCE,
+    seed: int | None = None,
+    manifest: Manifest | None = None,
+    judges: Panel | None = None,
+    make: Callable[[str], str | System] = str,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Rows of every point, computed and cached as `evaluate` does, with columns steps and cfg_strength in front.
+
+    samples: utterances of the study; the sweep takes the first `size(samples)` of the same order. make: turns the
+    name of a point into what `evaluate` is given. Raises what `evaluate` raises.
+    """
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    grid = [(n, strength) for n in steps for strength in guidance]
+    names = [variant(profile, n, strength) for n, strength in grid]
+    options = {"seed": seed, "manifest": manifest, "judges": judges, "progress": progress}
+    rows = evaluate(profile, [make(name) for name in names], size(samples), **options)
+    points = pd.DataFrame(grid, columns=["steps", "cfg_strength"]).assign(system=names)
+    return points.merge(rows, on="system", validate="one_to_many")
+
+
+def points(rows: pd.DataFrame, secs: str) -> pd.DataFrame:
+    """Where each system stands in the plane of Figure 4, with 95 % intervals: one line per system.
+
+    rows: of several systems, or of a sweep. secs: the similarity column. Columns: system, n, secs, wer (capped at
+    1), each of the two with _low and _high; of a sweep also steps and cfg_strength.
+    """
+    measured = measure(rows, [secs, "wer_capped"], ["overall"]).set_index(["system", "metric"])
+    extra = [column for column in ("steps", "cfg_strength") if column in rows]
+    found = []
+    for system, own in rows.groupby("system", sort=False):
+        point = {"system": system, "n": len(own), **{column: own[column].iloc[0] for column in extra}}
+        for name, metric in (("secs", secs), ("wer", "wer_capped")):
+            line = measured.loc[(system, metric)]
+            point |= {name: line["value"], f"{name}_low": line["low"], f"{name}_high": line["high"]}
+        found.append(point)
+    return pd.DataFrame(found)
+
+
+def speeds(
+    profile: Profile | str,
+    *,
+    steps: Sequence[int] = STEPS,
+    utterances: int = TIMED,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Median real-time factor for each number of steps, with its range: columns steps, rtf, rtf_low, rtf_high.
+
+    One utterance at a time, warm; kept, as `measure_speed` does. The strength of guidance costs nothing: both of
+    its halves are computed whatever it is.
+    """
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    names = {variant(profile, n, profile.inference.cfg_strength): n for n in steps}
+    measured = measure_speed(profile, list(names), utterances, progress=progress)["systems"]
+    lines = [
+        (
+            n,
+            *(
+                np.nan if measured[name][key] is None else measured[name][key]
+                for key in ("median", "low", "high")
+            ),
+        )
+        for name, n in names.items()
+    ]
+    return pd.DataFrame(lines, columns=["steps", "rtf", "rtf_low", "rtf_high"])

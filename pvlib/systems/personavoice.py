@@ -1,0 +1,72 @@
+"""PersonaVoice, as `pvlib.voice` makes it: front end, LAAG, one batch for the chunks of all requests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from pvlib.audio import AudioError
+from pvlib.config import Inference, Profile, get_profile
+from pvlib.systems.base import Progress, Request, Result, failure, result
+from pvlib.systems.fingerprint import fingerprint
+from pvlib.text import TextError
+from pvlib.voice import Job, PersonaVoice
+
+
+class PersonaVoiceSystem:
+    """The paper's system: every clip transcribed, every text planned, all chunks sampled together."""
+
+    batch_size = 16
+
+    def __init__(self, name: str, profile: Profile, device: torch.device):
+        self.name, self.profile, self.device = name, profile, device
+        self._voice: PersonaVoice | None = None
+
+    def fingerprint(self) -> dict[str, Any]:
+        return fingerprint(
+            self.profile,
+            modules=[__name__],
+            inference=[field.name for field in fields(Inference)],
+            weights=["backbone", "vocoder", "recognizer", "speaker_encoder"],
+            device=self.device,
+        )
+
+    @property
+    def voice(self) -> PersonaVoice:
+        """The pipeline, loaded at first use."""
+        if self._voice is None:
+            usual = get_profile(self.profile.name).inference
+            own = self.profile.inference
+            changed = {
+                field.name: getattr(own, field.name)
+                for field in fields(Inference)
+                if getattr(own, field.name) != getattr(usual, field.name)
+            }
+            self._voice = PersonaVoice.load(self.profile.name, self.device, **changed)
+        return self._voice
+
+    def synthesise(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Result]:
+        results: dict[int, Result] = {}
+        jobs, prepared = {}, {}
+        for index, request in enumerate(requests):
+            start = time.perf_counter()
+            try:
+                reference = self.voice.reference(request.clip, name=f"the clip of {request.utterance}")
+            except (AudioError, TextError) as error:
+                results[index] = failure(error)
+                continue
+            jobs[index] = Job(reference, request.text, request.seed)
+            prepared[index] = time.perf_counter() - start
+        if progress is not None and results:
+            progress(len(results))
+        made = self.voice.synthesise(list(jobs.values()), progress, errors="return")
+        for (index, job), speech in zip(jobs.items(), made, strict=True):
+            if isinstance(speech, Exception):
+                results[index] = failure(speech, job.reference.text)
+            else:
+                results[index] = result(speech.wave, job.reference.text, prepared[index] + speech.seconds)
+        return [results[index] for index in range(len(requests))]

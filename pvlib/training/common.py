@@ -1,0 +1,224 @@
+"""What every training run shares: a resumable loop state, a log, a time budget, and the export with its card."""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from pvlib import hub, paths
+
+
+class TrainingError(RuntimeError):
+    """Training cannot start or go on; the message names the cause and the remedy."""
+
+
+def default_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(device: torch.device, enabled: bool = True) -> torch.autocast:
+    """bf16 autocast where the hardware multiplies bf16 (GPU, or a CPU with AVX512-BF16 or AMX), else none."""
+    if device.type == "cuda":
+        capable = torch.cuda.is_bf16_supported()
+    else:
+        capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled and capable)
+
+
+class Run:
+    """The life of one training: counts steps and seconds, logs, checkpoints atomically, resumes.
+
+    parts: everything with `state_dict`/`load_state_dict` that must survive (model, optimiser, schedule).
+    The state lies in build/training/<name>/state.pt, the log beside it in log.csv.
+    """
+
+    def __init__(self, name: str, parts: dict[str, Any], *, config: object, save_every_seconds: float = 120.0):
+        self.name, self.parts, self.config = name, parts, asdict(config)
+        self.folder = paths.TRAINING / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.state_path = self.folder / "state.pt"
+        self.step, self.seconds = 0, 0.0
+        self.save_every_seconds = save_every_seconds
+        self._columns: list[str] | None = None
+
+    def resume(self) -> bool:
+        """Load the last state where there is one. Returns whether there was.
+
+        Raises TrainingError on a damaged state or one of another configuration.
+        """
+        if not self.state_path.exists():
+            return False
+        try:
+            state = torch.load(self.state_path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise TrainingError(
+                f"{self.state_path} cannot be read ({error}); delete it to start {self.name} from nothing"
+            ) from error
+        if state["config"] != self.config:
+            raise TrainingError(
+                f"{self.state_path} is of another configuration; delete it or restore the configuration"
+            )
+        for key, part in self.parts.items():
+            part.load_state_dict(state["parts"][key])
+        self.step, self.seconds = state["step"], state["seconds"]
+        torch.set_rng_state(state["rng"])
+        return True
+
+    def save(self) -> None:
+        """Write the state beside the old one, then swap: a full disk or a kill leaves the old one whole."""
+        partial = self.state_path.with_suffix(".part")
+        state = {
+            "config": self.config,
+            "parts": {key: part.state_dict() for key, part in self.parts.items()},
+            "step": self.step,
+            "seconds": self.seconds,
+            "rng": torch.get_rng_state(),
+        }
+        try:
+            torch.save(state, partial)
+            os.replace(partial, self.state_path)
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            raise TrainingError(
+                f"cannot save {self.state_path}: {error}; free some space and run again, step {self.step} is lost, "
+                "the state before it is whole"
+            ) from error
+
+    def log(self, **values: float) -> None:
+        """Append one line to log.csv."""
+        path = self.folder / "log.csv"
+        row = {"step": self.step, "seconds": round(self.seconds, 1), **{k: round(float(v), 5) for k, v in values.items()}}
+        new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def loop(
+        self,
+        train_step: Callable[[int], dict[str, float]],
+        *,
+        steps: int,
+        minutes: float | None = None,
+        log_every: int = 25,
+        evaluate: Callable[[], dict[str, float]] | None = None,
+        evaluate_every: int = 0,
+    ) -> None:
+        """Call `train_step(step)` until `steps` are done in all, or `minutes` of this call have passed."""
+        start = last_save = last = time.monotonic()
+        sums: dict[str, float] = {}
+        count = 0
+        with tqdm(total=steps, initial=self.step, desc=self.name, dynamic_ncols=True, mininterval=5) as bar:
+            while self.step < steps:
+                values = train_step(self.step)
+                self.step += 1
+                now = time.monotonic()
+                self.seconds += now - last
+                last = now
+                for key, value in values.items():
+                    sums[key] = sums.get(key, 0.0) + float(value)
+                count += 1
+                bar.update(1)
+                if self.step % log_every == 0:
+                    means = {key: value / count for key, value in sums.items()}
+                    self.log(**means)
+                    bar.set_postfix({k: f"{v:.3f}" for k, v in means.items()})
+                    sums, count = {}, 0
+                if evaluate and evaluate_every and self.step % evaluate_every == 0:
+                    scores = evaluate()
+                    with (self.folder / "dev.txt").open("a") as file:
+                        file.write(f"{self.step}\t{self.seconds:.0f}\t{scores}\n")
+                    last = time.monotonic()
+                if now - last_save > self.save_every_seconds:
+                    self.save()
+                    last_save = now
+                if minutes is not None and now - start > minutes * 60:
+                    break
+        self.save()
+
+    def export(self, profile: Any, state_dict: dict[str, Tensor], *, data: str, command: str, quality: dict) -> Path:
+        """Write the weights and their card to data/checkpoints/<profile>."""
+        return hub.save_weights(
+            self.name,
+            profile,
+            state_dict,
+            {
+                "config": self.config,
+                "data": data,
+                "command": command,
+                "steps": self.step,
+                "seconds": round(self.seconds),
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+                "quality": quality,
+            },
+        )
+
+
+class Ema:
+    """Exponential moving average of a module's parameters; `decay` ramps up over the first steps."""
+
+    def __init__(self, module: nn.Module, decay: float = 0.999):
+        self.module, self.decay, self.updates = module, decay, 0
+        self.shadow = {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Fold the module's present state into the average."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        state = self.module.state_dict()
+        floats = [k for k, v in state.items() if v.dtype.is_floating_point]
+        torch._foreach_lerp_([self.shadow[k] for k in floats], [state[k] for k in floats], 1 - decay)
+        for key in state.keys() - set(floats):
+            self.shadow[key].copy_(state[key])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averaged parameters and the number of updates."""
+        return {"shadow": self.shadow, "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.updates = state["updates"]
+        for key, value in state["shadow"].items():
+            self.shadow[key].copy_(value)
+
+
+def batches_by_length(
+    lengths: list[int], budget: int, *, seed: int, start: int = 0, pool: int = 512, max_rows: int = 64
+) -> Iterator[list[int]]:
+    """Endless batches of indices of like length, each of at most `budget` padded units.
+
+    lengths: one per utterance. Deterministic in `seed`; `start` skips that many batches, so that a resumed run
+    sees the batches an unbroken one would have seen.
+    """
+    epoch, given = 0, 0
+    while True:
+        generator = torch.Generator().manual_seed(seed + epoch)
+        order = torch.randperm(len(lengths), generator=generator).tolist()
+        batches: list[list[int]] = []
+        for first in range(0, len(order), pool):
+            group = sorted(order[first : first + pool], key=lambda i: lengths[i])
+            batch: list[int] = []
+            for index in group:
+                if batch and ((len(batch) + 1) * lengths[index] > budget or len(batch) >= max_rows):
+                    batches.append(batch)
+                    batch = []
+                batch.append(index)
+            batches.append(batch)
+        for k in torch.randperm(len(batches), generator=generator).tolist():
+            if given >= start:
+                yield batches[k]
+            given += 1
+        epoch += 1

@@ -1,0 +1,237 @@
+"""Training of the CTC recogniser on the mini world.
+
+Batches are whole utterances of like length, or short pieces cut at word boundaries, since the one-second clip
+must be read as well; where a piece ends inside a word, the word keeps its first letters in proportion. The
+log-mels are disturbed in the ways of a vocoder or a room: smeared, noisy, stretched, with parts missing.
+"""
+
+from __future__ import annotations
+
+import jiwer
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pvlib import audio, recognizer
+from pvlib.config import MINI, Profile
+from pvlib.training import machine
+from pvlib.training.common import Ema, Run, TrainingError, autocast, batches_by_length, default_device
+from pvlib.training.features import MelCache, mel_cache, pad
+from pvlib.training.schedule import Schedule
+from pvlib.world import corpus as world
+
+NAME = "recognizer"
+STEPS = 2000
+BATCH_FRAMES = 14_000  # padded mel frames of one batch, 149 s
+MAX_ROWS = 128
+PEAK_RATE = 2e-3
+WARMUP = 150
+PIECE_SHARE = 0.3  # share of batches made of short pieces
+FIRST_STEPS = 400  # before them nearly all batches are short pieces: CTC finds its alignments sooner
+FIRST_PIECE_SHARE = 0.9
+PIECE_SECONDS = (0.6, 3.0)
+EVALUATE_EVERY = 300
+DEV_UTTERANCES = 200
+FRAME_RATE = audio.SAMPLE_RATE / audio.HOP_LENGTH
+
+
+def train(
+    profile: Profile = MINI,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    threads: int | None = None,
+    device: str | torch.device | None = None,
+    limit: int | None = None,
+) -> None:
+    """Train, resuming where the last run stopped, and export at the end.
+
+    steps: in all, default STEPS; minutes: budget of this call; limit: first utterances only, for a trial.
+    Raises CorpusError without a corpus, TrainingError on a damaged or foreign state.
+    """
+    machine.prepare(threads)
+    steps = steps or STEPS
+    device = torch.device(device) if device else default_device()
+    corpus, cache = world.open_split("train"), mel_cache("train")
+    lengths = cache.lengths[:limit]
+    torch.manual_seed(profile.seed)
+    run, model, ema, optimizer = _parts(profile, device)
+    run.resume()
+    schedule = Schedule(run, steps=steps, minutes=minutes, peak=PEAK_RATE, warmup=WARMUP)
+    batches = batches_by_length(lengths, BATCH_FRAMES, seed=profile.seed, start=run.step, max_rows=MAX_ROWS)
+    texts = corpus.table["text"].tolist()
+
+    def step(index: int) -> dict[str, float]:
+        rng = np.random.default_rng([profile.seed, index])
+        rows = next(batches)
+        if rng.random() < (FIRST_PIECE_SHARE if index < FIRST_STEPS else PIECE_SHARE):
+            seconds = rng.uniform(*PIECE_SECONDS)
+            pieces = [piece(corpus.words(i), cache.lengths[i], seconds, rng) for i in rows]
+            mels = [cache.mel(i, start, stop) for i, (start, stop, _) in zip(rows, pieces, strict=True)]
+            sentences = [text for *_, text in pieces]
+        else:
+            mels, sentences = [cache.mel(i) for i in rows], [texts[i] for i in rows]
+        mel, frames = pad(mels)
+        mel, frames = augment(mel.to(device), frames.to(device), rng)
+        rate = schedule.apply(optimizer)
+        model.train()
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(device):
+            log_probs, out_lengths = model(mel, frames)
+        loss = ctc_loss(log_probs, out_lengths, [model.encode(s) for s in sentences])
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        ema.update()
+        return {"loss": float(loss.detach()), "rate": rate}
+
+    run.loop(
+        step,
+        steps=steps,
+        minutes=minutes,
+        evaluate=lambda: evaluate(model, ema),
+        evaluate_every=EVALUATE_EVERY,
+    )
+    _export(run, profile, model, ema)
+
+
+def export(profile: Profile = MINI, *, device: str | torch.device | None = None) -> None:
+    """Write the averaged weights of the saved state, finished or not, to data/checkpoints."""
+    run, model, ema, _ = _parts(profile, torch.device(device) if device else default_device())
+    if not run.resume():
+        raise TrainingError(f"{run.state_path} is not there: run `pvlib train {NAME}` first")
+    _export(run, profile, model, ema)
+
+
+def piece(
+    words: list[tuple[str, float, float]], frames: int, seconds: float, rng: np.random.Generator
+) -> tuple[int, int, str]:
+    """A short stretch of an utterance: (first frame, last frame + 1, its text).
+
+    It starts at the very beginning or in the gap before a word and ends anywhere; the word it ends in keeps
+    its first letters in proportion to what is left of it.
+    """
+    first = int(rng.integers(len(words))) if rng.random() < 0.7 else 0
+    start = 0.0 if first == 0 else 0.5 * (words[first - 1][2] + words[first][1])
+    stop = min(start + seconds, frames / FRAME_RATE)
+    heard = []
+    for word, begin, end in words[first:]:
+        if begin >= stop:
+            break
+        share = min(1.0, (stop - begin) / max(end - begin, 1e-3))
+        heard.append(word[: round(share * len(word))])
+    a = min(int(start * FRAME_RATE), frames - 1)
+    return a, max(a + 1, min(frames, round(stop * FRAME_RATE))), " ".join(heard)
+
+
+def augment(mel: Tensor, lengths: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Disturb log-mels (b, n, 100): tempo, noise floor, smear, jitter, missing bands and moments."""
+    generator = torch.Generator(device=mel.device).manual_seed(int(rng.integers(2**31)))
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(*shape, generator=generator, device=mel.device)
+
+    if rng.random() < 0.5:
+        tempo = rng.uniform(0.88, 1.14)
+        size = max(1, round(mel.shape[1] * tempo))
+        mel = nn.functional.interpolate(mel.transpose(1, 2), size=size, mode="linear").transpose(1, 2)
+        lengths = (lengths * tempo).long().clamp(1, size)
+    b, n, bands = mel.shape
+    # noise: a floor below the row's own level, tilted over the bands
+    tilt = uniform(-2.0, 2.0, b, 1, 1) * torch.linspace(-0.5, 0.5, bands, device=mel.device)
+    floor = mel.mean((1, 2), keepdim=True) - uniform(1.5, 9.0, b, 1, 1) + tilt
+    mel = torch.logaddexp(mel, floor)
+    # smear over bands and over time, each of a random strength
+    share = uniform(0.0, 0.6, b, 1, 1) * (uniform(0, 1, b, 1, 1) < 0.5)
+    padded = nn.functional.pad(mel[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
+    blurred = (padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:] + padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1]) / 4
+    mel = mel + share * (blurred - mel)
+    jitter = torch.randn(mel.shape, generator=generator, device=mel.device)
+    mel = mel + uniform(0.0, 0.35, b, 1, 1) * jitter
+    # missing parts take the row's mean, which is zero after standardising
+    mean = mel.mean((1, 2), keepdim=True)
+    band, moment = torch.arange(bands, device=mel.device), torch.arange(n, device=mel.device)
+    for _ in range(2):
+        at, width = uniform(0, bands, b, 1), uniform(0, 12, b, 1)
+        mel = torch.where(((band >= at) & (band < at + width))[:, None, :], mean, mel)
+        at, width = uniform(0, 1, b, 1) * lengths[:, None], uniform(0, 8, b, 1)
+        mel = torch.where(((moment >= at) & (moment < at + width))[:, :, None], mean, mel)
+    return mel, lengths
+
+
+def ctc_loss(log_probs: Tensor, lengths: Tensor, targets: list[list[int]]) -> Tensor:
+    """CTC loss per letter: log_probs (b, m, v), lengths (b,), one list of symbols per row."""
+    sizes = torch.tensor([len(t) for t in targets], device=log_probs.device)
+    flat = torch.tensor([s for t in targets for s in t], dtype=torch.long, device=log_probs.device)
+    total = nn.functional.ctc_loss(
+        log_probs.transpose(0, 1),
+        flat,
+        lengths,
+        sizes,
+        blank=recognizer.BLANK,
+        reduction="sum",
+        zero_infinity=True,
+    )
+    return total / sizes.sum().clamp(min=1)
+
+
+def evaluate(model: recognizer.CTCRecognizer, ema: Ema, limit: int = DEV_UTTERANCES) -> dict[str, float]:
+    """Averaged weights on the dev split: error rates of whole utterances, of letters in first seconds."""
+    corpus, cache = world.open_split("dev"), mel_cache("dev")
+    twin = recognizer.build(model.config).to(next(model.parameters()).device).eval()
+    twin.load_state_dict(ema.shadow)
+    rows = np.unique(np.linspace(0, len(corpus) - 1, min(limit, len(corpus))).astype(int)).tolist()
+    alphabet = model.config.alphabet
+    whole = [recognizer.normalise(corpus.table["text"].iat[i], alphabet) for i in rows]
+    heard = _read(twin, cache, [(i, None) for i in rows])
+    second = [_first_second(corpus.words(i), alphabet) for i in rows]
+    heard_second = _read(twin, cache, [(i, audio.CLIP_FRAMES) for i in rows])
+    pairs = [(a, b) for a, b in zip(second, heard_second, strict=True) if a]
+    return {
+        "wer_dev": jiwer.wer(whole, heard),
+        "cer_dev": jiwer.cer(whole, heard),
+        "cer_dev_one_second": jiwer.cer([a for a, _ in pairs], [b for _, b in pairs])
+        if pairs
+        else float("nan"),
+    }
+
+
+@torch.inference_mode()
+def _read(model: recognizer.CTCRecognizer, cache: MelCache, items: list[tuple[int, int | None]]) -> list[str]:
+    device, texts = next(model.parameters()).device, []
+    for first in range(0, len(items), 16):
+        mel, lengths = pad([cache.mel(i, 0, stop) for i, stop in items[first : first + 16]])
+        texts += model.decode(*model(mel.to(device), lengths.to(device)))
+    return texts
+
+
+def _first_second(words: list[tuple[str, float, float]], alphabet: str) -> str:
+    heard = [
+        word[: round(min(1.0, (audio.CLIP_SECONDS - begin) / max(end - begin, 1e-3)) * len(word))]
+        for word, begin, end in words
+        if begin < audio.CLIP_SECONDS
+    ]
+    return recognizer.normalise(" ".join(heard), alphabet)
+
+
+def _parts(
+    profile: Profile, device: torch.device
+) -> tuple[Run, recognizer.CTCRecognizer, Ema, torch.optim.Optimizer]:
+    model = recognizer.build(profile.recognizer).to(device)
+    ema = Ema(model, 0.998)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=1e-2, fused=True
+    )
+    run = Run(NAME, {"model": model, "ema": ema, "optimizer": optimizer}, config=profile.recognizer)
+    return run, model, ema, optimizer
+
+
+def _export(run: Run, profile: Profile, model: recognizer.CTCRecognizer, ema: Ema) -> None:
+    quality = evaluate(model, ema, limit=10**9)
+    run.export(
+        profile,
+        ema.shadow,
+        data="the mini world, train split; quality on the dev split (speakers and sentences never seen)",
+        command=f"pvlib train {NAME}",
+        quality={key: round(value, 4) for key, value in quality.items()},
+    )

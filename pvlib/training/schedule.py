@@ -1,0 +1,42 @@
+"""How far a run is, and the learning rate that goes with it: linear warm-up, then a cosine to a floor."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from pvlib.training.common import Run
+
+
+class Schedule:
+    """Warm-up and cosine over `steps`, shortened to fit a time budget.
+
+    The cosine follows the larger of the two shares, steps done and seconds spent, so that a run stopped by
+    its budget still ends at the floor. A resumed run continues on the cosine of its new total.
+    """
+
+    def __init__(
+        self, run: Run, *, steps: int, minutes: float | None, peak: float, warmup: int, floor: float = 0.01
+    ):
+        self.run, self.steps, self.peak, self.warmup, self.floor = run, steps, peak, warmup, floor
+        self.budget = None if minutes is None else run.seconds + 60 * minutes
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, 0 to 1."""
+        by_time = 0.0 if self.budget is None else self.run.seconds / self.budget
+        return min(1.0, max(self.run.step / self.steps, by_time))
+
+    def rate(self) -> float:
+        """Learning rate of the next step."""
+        cosine = self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * self.progress))
+        return self.peak * cosine * min(1.0, (self.run.step + 1) / self.warmup)
+
+    def apply(self, *optimizers: torch.optim.Optimizer) -> float:
+        """Set the rate of every group of the optimisers, and return it."""
+        rate = self.rate()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        return rate

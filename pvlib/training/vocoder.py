@@ -1,0 +1,249 @@
+"""Training of the vocoder on the mini world: spectral reconstruction first, then against discriminators.
+
+The generator is Vocos whole; the discriminators are its own classes, narrower, since two cores must run them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from vocos.discriminators import DiscriminatorP, DiscriminatorR
+from vocos.loss import DiscriminatorLoss, FeatureMatchingLoss, GeneratorLoss
+
+from pvlib import audio, vocoder
+from pvlib.config import MINI, Profile
+from pvlib.speaker import GE2E
+from pvlib.training import machine
+from pvlib.training.common import Ema, Run, TrainingError, autocast, default_device
+from pvlib.training.schedule import Schedule
+from pvlib.world import corpus as world
+
+NAME = "vocoder"
+STEPS = 3200
+BATCH = 12
+CRITIC_ROWS = 8  # crops of a batch that the discriminators see
+CROP_SAMPLES = 9_728  # 38 hops, 0.41 s
+PEAK_RATE = 1e-3
+WARMUP = 100
+ADVERSARIAL_FROM = 0.4  # share of the run after which the discriminators join
+MEL_WEIGHT = 45.0  # as Vocos weighs it
+STFT_WEIGHT = 2.0
+RESOLUTION_WEIGHT = 0.5  # of the spectral discriminators beside the periodic ones
+FFT_SIZES = (2048, 1024, 512)
+PERIODS = (2, 3, 5, 7, 11)
+EVALUATE_EVERY = 500
+DEV_UTTERANCES = 16
+
+
+def train(
+    profile: Profile = MINI,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    threads: int | None = None,
+    device: str | torch.device | None = None,
+    limit: int | None = None,
+) -> None:
+    """Train, resuming where the last run stopped, and export at the end.
+
+    steps: in all, default STEPS; minutes: budget of this call; limit: first utterances only, for a trial.
+    Raises CorpusError without a corpus, TrainingError on a damaged or foreign state or too short utterances.
+    """
+    machine.prepare(threads)
+    steps = steps or STEPS
+    device = torch.device(device) if device else default_device()
+    corpus = world.open_split("train")
+    usable = np.flatnonzero(corpus.table["samples"].to_numpy()[:limit] >= CROP_SAMPLES)
+    if not len(usable):
+        raise TrainingError(f"no utterance has {CROP_SAMPLES} samples; build a corpus of longer speech")
+    torch.manual_seed(profile.seed)
+    run, model, ema, critics, optimizer, critic_optimizer = _parts(profile, device)
+    run.resume()
+    schedule = Schedule(run, steps=steps, minutes=minutes, peak=PEAK_RATE, warmup=WARMUP)
+
+    def step(index: int) -> dict[str, float]:
+        rng = np.random.default_rng([profile.seed, index])
+        wave = torch.from_numpy(np.stack([crop(corpus, usable, rng) for _ in range(BATCH)])).to(device)
+        rate = schedule.apply(optimizer, critic_optimizer)
+        model.train()
+        with autocast(device):
+            made = model(audio.mel(wave))
+        values = {"rate": rate}
+        adversarial = schedule.progress >= ADVERSARIAL_FROM
+        if adversarial:
+            chosen = critics.choose(rng)
+            critic_optimizer.zero_grad(set_to_none=True)
+            with autocast(device):
+                loss = critics.critic_loss(wave[:CRITIC_ROWS], made[:CRITIC_ROWS].detach(), chosen)
+            loss.backward()
+            critic_optimizer.step()
+            values["critic"] = float(loss.detach())
+        optimizer.zero_grad(set_to_none=True)
+        mel, stft = mel_loss(made, wave), stft_loss(made, wave)
+        loss = MEL_WEIGHT * mel + STFT_WEIGHT * stft
+        if adversarial:
+            with autocast(device):
+                fooling, matching = critics.generator_loss(wave[:CRITIC_ROWS], made[:CRITIC_ROWS], chosen)
+            loss = loss + fooling + matching
+            values |= {"fooling": float(fooling.detach()), "matching": float(matching.detach())}
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 50.0)
+        optimizer.step()
+        ema.update()
+        return {"mel": float(mel.detach()), "stft": float(stft.detach())} | values
+
+    run.loop(
+        step,
+        steps=steps,
+        minutes=minutes,
+        log_every=50,
+        evaluate=lambda: evaluate(model, ema),
+        evaluate_every=EVALUATE_EVERY,
+    )
+    _export(run, profile, model, ema)
+
+
+def export(profile: Profile = MINI, *, device: str | torch.device | None = None) -> None:
+    """Write the averaged weights of the saved state, finished or not, to data/checkpoints."""
+    run, model, ema, *_ = _parts(profile, torch.device(device) if device else default_device())
+    if not run.resume():
+        raise TrainingError(f"{run.state_path} is not there: run `pvlib train {NAME}` first")
+    _export(run, profile, model, ema)
+
+
+def crop(corpus: world.Corpus, usable: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """CROP_SAMPLES from a random place of a random utterance, at a random level (-12 to +3 dB)."""
+    wave = corpus.wave(int(rng.choice(usable)))
+    start = int(rng.integers(len(wave) - CROP_SAMPLES + 1))
+    wave = wave[start : start + CROP_SAMPLES] * np.float32(10 ** (rng.uniform(-12, 3) / 20))
+    return wave / max(1.0, float(np.abs(wave).max()))
+
+
+def mel_loss(made: Tensor, wave: Tensor) -> Tensor:
+    """Mean absolute difference of the log-mels of two waveforms (b, s)."""
+    return (audio.mel(made) - audio.mel(wave)).abs().mean()
+
+
+def stft_loss(made: Tensor, wave: Tensor) -> Tensor:
+    """Spectral convergence and log-magnitude distance, averaged over three resolutions (arXiv 1910.11480)."""
+    total = made.new_zeros(())
+    for size in FFT_SIZES:
+        window = torch.hann_window(size, device=made.device)
+        a, b = (
+            torch.stft(x, size, size // 4, window=window, return_complex=True).abs().clamp(min=1e-5)
+            for x in (made, wave)
+        )
+        total = total + (a - b).norm() / b.norm() + (a.log() - b.log()).abs().mean()
+    return total / len(FFT_SIZES)
+
+
+class NarrowDiscriminatorP(DiscriminatorP):
+    """Vocos's period discriminator with an eighth of the channels; its forward pass is inherited."""
+
+    def __init__(self, period: int):
+        super().__init__(period)
+        from torch.nn.utils.parametrizations import weight_norm
+
+        widths, strides = (1, 16, 32, 64, 128, 128), (3, 3, 3, 3, 1)
+        self.convs = nn.ModuleList(
+            weight_norm(nn.Conv2d(a, b, (5, 1), (stride, 1), padding=(2, 0)))
+            for a, b, stride in zip(widths[:-1], widths[1:], strides, strict=True)
+        )
+        self.conv_post = weight_norm(nn.Conv2d(widths[-1], 1, (3, 1), 1, padding=(1, 0)))
+
+
+class Critics(nn.Module):
+    """Discriminators over periods and over resolutions; a step asks some of each, drawn at random."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.periods = nn.ModuleList(NarrowDiscriminatorP(p) for p in PERIODS)
+        self.resolutions = nn.ModuleList(DiscriminatorR(size, channels=16) for size in FFT_SIZES)
+        self.losses = (DiscriminatorLoss(), GeneratorLoss(), FeatureMatchingLoss())
+
+    def choose(self, rng: np.random.Generator) -> list[tuple[nn.Module, float]]:
+        """Two of the periods and one of the resolutions, with their weights."""
+        periods = [self.periods[int(k)] for k in rng.choice(len(self.periods), 2, replace=False)]
+        return [(d, 1 / len(periods)) for d in periods] + [
+            (self.resolutions[int(rng.integers(len(self.resolutions)))], RESOLUTION_WEIGHT)
+        ]
+
+    def critic_loss(self, wave: Tensor, made: Tensor, chosen: list[tuple[nn.Module, float]]) -> Tensor:
+        """Hinge loss of the chosen discriminators: true (b, s) against made (b, s)."""
+        total = wave.new_zeros(())
+        for critic, weight in chosen:
+            scores, _ = critic(torch.cat([wave, made]))
+            true, false = scores.float().chunk(2)
+            total = total + weight * self.losses[0]([true], [false])[0].sum()
+        return total
+
+    def generator_loss(
+        self, wave: Tensor, made: Tensor, chosen: list[tuple[nn.Module, float]]
+    ) -> tuple[Tensor, Tensor]:
+        """Adversarial loss of the maker, and the distance of the features that the discriminators see."""
+        fooling, matching = wave.new_zeros(()), wave.new_zeros(())
+        self.requires_grad_(False)
+        for critic, weight in chosen:
+            with torch.no_grad():
+                _, true = critic(wave)
+            score, false = critic(made)
+            fooling = fooling + weight * self.losses[1]([score.float()])[0].sum()
+            distance = self.losses[2]([[t.float() for t in true]], [[f.float() for f in false]])
+            matching = matching + weight * distance.sum()
+        self.requires_grad_(True)
+        return fooling, matching
+
+
+def evaluate(model: vocoder.Vocoder, ema: Ema, limit: int = DEV_UTTERANCES) -> dict[str, float]:
+    """Averaged weights on the dev split: log-mel error and GE2E similarity, for Griffin-Lim as well."""
+    corpus = world.open_split("dev")
+    device = next(model.parameters()).device
+    twin = vocoder.build(model.config).to(device).eval()
+    twin.load_state_dict(ema.shadow)
+    judge = GE2E()
+    errors: dict[str, list[float]] = {"vocoder": [], "griffin_lim": []}
+    similarities: dict[str, list[float]] = {"vocoder": [], "griffin_lim": []}
+    for i in np.unique(np.linspace(0, len(corpus) - 1, min(limit, len(corpus))).astype(int)):
+        wave = torch.from_numpy(corpus.wave(int(i))).to(device)
+        mel = audio.mel(wave)
+        for name, made in (("vocoder", twin.decode(mel)), ("griffin_lim", vocoder.griffin_lim(mel, 32))):
+            errors[name].append(float((audio.mel(made) - mel).abs().mean()))
+            a, b = judge.embed([made[0].cpu().numpy(), wave.cpu().numpy()])
+            similarities[name].append(float(a @ b))
+    return {
+        "mel_error": float(np.mean(errors["vocoder"])),
+        "mel_error_griffin_lim": float(np.mean(errors["griffin_lim"])),
+        "ge2e_similarity": float(np.mean(similarities["vocoder"])),
+        "ge2e_similarity_griffin_lim": float(np.mean(similarities["griffin_lim"])),
+    }
+
+
+def _parts(
+    profile: Profile, device: torch.device
+) -> tuple[Run, vocoder.Vocoder, Ema, Critics, torch.optim.Optimizer, torch.optim.Optimizer]:
+    model, critics = vocoder.build(profile.vocoder).to(device), Critics().to(device)
+    ema = Ema(model, 0.998)
+    optimizer, critic_optimizer = (
+        torch.optim.AdamW(m.parameters(), lr=PEAK_RATE, betas=(0.8, 0.9), weight_decay=1e-2, fused=True)
+        for m in (model, critics)
+    )
+    parts = {
+        "model": model,
+        "ema": ema,
+        "critics": critics,
+        "optimizer": optimizer,
+        "critic_optimizer": critic_optimizer,
+    }
+    return Run(NAME, parts, config=profile.vocoder), model, ema, critics, optimizer, critic_optimizer
+
+
+def _export(run: Run, profile: Profile, model: vocoder.Vocoder, ema: Ema) -> None:
+    quality = evaluate(model, ema, limit=64)
+    run.export(
+        profile,
+        ema.shadow,
+        data="the mini world, train split; quality on 64 utterances of the dev split (speakers never seen)",
+        command=f"pvlib train {NAME}",
+        quality={key: round(value, 4) for key, value in quality.items()},
+    )

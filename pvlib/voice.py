@@ -1,0 +1,377 @@
+"""PersonaVoice, the one pipeline: reference and text in, waveform out.
+
+file or array -> `frontend` -> Reference -> `laag.plan` -> chunks -> `backbone.sample`, all chunks of all jobs in
+batches of like length -> vocoder -> `laag.splice` -> Speech.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pvlib import audio, frontend, hub, laag
+from pvlib.audio import HOP_LENGTH, SAMPLE_RATE, AudioError, AudioWarning
+from pvlib.backbone import Item
+from pvlib.config import ConfigError, Inference, Profile, get_profile
+from pvlib.text import MAX_TEXT_CHARS, TextError, TextWarning, normalise
+
+if TYPE_CHECKING:
+    from pvlib.backbone import Backbone
+    from pvlib.recognizer import CTCRecognizer, WhisperRecognizer
+    from pvlib.speaker import SpeakerEncoder
+    from pvlib.vocoder import Vocoder
+
+__all__ = [
+    "MAX_TEXT_CHARS",
+    "Job",
+    "PersonaVoice",
+    "Reference",
+    "Speech",
+    "SynthesisError",
+    "TextError",
+    "TextWarning",
+    "prepare_text",
+]
+
+MAX_REFERENCE_SECONDS = 12  # of a longer recording this much is used, as the official front end does
+MAX_BATCH = 16  # chunks sampled together
+MAX_BATCH_FRAMES = 24_000  # padded frames sampled together: what keeps memory under a gigabyte
+SEEDS_PER_JOB = 1000  # chunk k of a job draws its noise from seed * 1000 + k
+MIN_FRAMES = 2  # generated at least: the vocoder needs two
+
+Progress = Callable[[int], None]  # called with the number of jobs just finished
+
+
+class SynthesisError(RuntimeError):
+    """The model returned something that is no sound; the message names the text."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A voice to clone, ready for the backbone.
+
+    wave: (s,) float32 at 24 kHz, trimmed and normalised. text: its transcript in the model's letters, closed off by
+    a full stop and a space. mel: (n, 100) of the wave. embedding: (192,) unit norm, of the wave.
+    gain: what the level normalisation multiplied the recording by.
+    """
+
+    wave: np.ndarray
+    text: str
+    mel: Tensor
+    embedding: Tensor
+    gain: float = 1.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One utterance to make."""
+
+    reference: Reference
+    text: str
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Speech:
+    """One utterance made.
+
+    wave: (s,) float32 at 24 kHz, lead silence trimmed, at the level of the recording if that was below the target.
+    mel: (n, 100), the chunks' mels cross-faded, before the trim and at the level of the reference.
+    frames: mel frames generated, the overlaps counted twice. seconds: of computing; of a batch, its share by frames.
+    """
+
+    wave: np.ndarray
+    mel: Tensor
+    chunks: list[laag.Chunk]
+    frames: int
+    seconds: float
+
+    def write(self, path: str | Path) -> Path:
+        """Write the wave as .wav, .flac or .ogg. Raises AudioError naming the path."""
+        return audio.write(path, self.wave)
+
+
+def prepare_text(text: str, backbone: Backbone, name: str = "the text") -> str:
+    """The text in the letters that this backbone reads. Raises TextError (see `text.normalise`)."""
+    return normalise(text, backbone.cfm.vocab_char_map, name)
+
+
+class PersonaVoice:
+    """The pipeline over one profile's models."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        backbone: Backbone,
+        vocoder: Vocoder,
+        recognizer: CTCRecognizer | WhisperRecognizer,
+        speaker_encoder: SpeakerEncoder,
+        *,
+        gate: str = "auto",
+    ) -> None:
+        """Raises ConfigError when a parameter asks for what this pipeline does not do."""
+        _check_supported(profile.inference)
+        if gate not in laag.GATE_MODES:
+            raise ConfigError(f"no FiLM gate {gate!r}: choose one of {', '.join(laag.GATE_MODES)}")
+        self.profile = profile
+        self.backbone = backbone
+        self.vocoder = vocoder
+        self.recognizer = recognizer
+        self.speaker_encoder = speaker_encoder
+        self.gate = gate
+
+    @classmethod
+    def load(
+        cls,
+        profile_name: str = "mini",
+        device: str | torch.device | None = None,
+        *,
+        gate: str = "auto",
+        **inference_overrides: object,
+    ) -> PersonaVoice:
+        """Models of a profile with their weights, on the GPU where there is one.
+
+        inference_overrides: parameters of `config.Inference`. `cfg_strength` given alone is also LAAG's base, its
+        limits widened to admit it.
+        Raises ConfigError on an unknown profile or parameter, WeightsError on missing or damaged weights.
+        """
+        profile = get_profile(profile_name, **_with_laag_base(inference_overrides))
+        _check_supported(profile.inference)
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return cls(
+            profile,
+            hub.load_backbone(profile, device),
+            hub.load_vocoder(profile, device),
+            hub.load_recognizer(profile, device),
+            hub.load_speaker_encoder(profile, device),
+            gate=gate,
+        )
+
+    @property
+    def inference(self) -> Inference:
+        """The profile's table of parameters."""
+        return self.profile.inference
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone lives."""
+        return next(self.backbone.parameters()).device
+
+    # In: a voice
+
+    def reference(
+        self,
+        source: str | Path | np.ndarray,
+        *,
+        rate: int = SAMPLE_RATE,
+        text: str | None = None,
+        name: str | None = None,
+    ) -> Reference:
+        """Make a recording ready for cloning.
+
+        source: a sound file, or samples at `rate` (see `audio.check`). One second is the paper's case; up to 12 s
+        are used as they are, of more the first 12 s, with an AudioWarning. text: what the recording says; None:
+        the recogniser listens.
+        Raises AudioError (unusable sound, nobody speaks, a transcript given for more than 12 s) and TextError
+        (transcript without letters, or none recognised).
+        """
+        is_path = isinstance(source, str | Path)
+        name = name or (str(source) if is_path else "the reference")
+        wave = audio.load(source) if is_path else audio.check(source, rate, name)
+        limit = MAX_REFERENCE_SECONDS * SAMPLE_RATE
+        if len(wave) > limit:
+            seconds = len(wave) / SAMPLE_RATE
+            if text is not None:
+                raise AudioError(
+                    f"{name} lasts {seconds:.1f} s, more than the {MAX_REFERENCE_SECONDS} s that are used, so the "
+                    "transcript would not fit; cut the recording, or leave the transcript out"
+                )
+            warnings.warn(
+                f"{name} lasts {seconds:.1f} s; its first {MAX_REFERENCE_SECONDS} s are used",
+                AudioWarning,
+                stacklevel=2,
+            )
+            wave = wave[:limit]
+        wave, gain = frontend.prepare_with_gain(wave, self.inference, name)
+        if text is None:
+            text = self.recognizer.transcribe([wave])[0]
+            if not text.strip():
+                raise TextError(
+                    f"no words were recognised in {name}; give its transcript (--reference-text, text=...) or "
+                    "another recording"
+                )
+        spoken = prepare_text(text, self.backbone, f"the transcript of {name}")
+        with torch.inference_mode():
+            embedding = self.speaker_encoder.embed([wave])[0].cpu()
+        return Reference(wave, laag.boundary(spoken), audio.mel(torch.from_numpy(wave))[0].T, embedding, gain)
+
+    # Out: speech
+
+    def plan(self, job: Job, generated_frames: int | None = None) -> list[laag.Chunk]:
+        """How a job's text will be cut, timed and guided, without sampling it. Raises TextError."""
+        return laag.plan(
+            len(job.reference.wave) // HOP_LENGTH,
+            job.reference.text,
+            prepare_text(job.text, self.backbone),
+            self.inference,
+            gate_mode=self.gate,
+            generated_frames=generated_frames,
+        )
+
+    def synthesise(
+        self,
+        jobs: Sequence[Job],
+        progress: Progress | None = None,
+        duration_frames: Sequence[int | None] | None = None,
+        errors: Literal["raise", "return"] = "raise",
+    ) -> list[Speech]:
+        """Make all utterances, in the order of the jobs.
+
+        The chunks of all jobs are sorted by length and sampled at most 16 at a time. Each has a noise seed of its
+        own, so a job's speech does not depend on its company (beyond rounding).
+        progress: called with the number of jobs just finished. duration_frames: mel frames to generate, per job,
+        instead of the official length formula (an oracle). errors="return": a job whose text cannot be spoken or
+        whose sound is not finite yields its TextError or SynthesisError in place of a Speech, the others go on.
+        """
+        if duration_frames is not None and len(duration_frames) != len(jobs):
+            raise ValueError(f"{len(duration_frames)} durations for {len(jobs)} jobs; give one each")
+        made: dict[int, Speech | Exception] = {}
+        plans: dict[int, list[laag.Chunk]] = {}
+        for j, job in enumerate(jobs):
+            try:
+                plans[j] = self.plan(job, duration_frames[j] if duration_frames is not None else None)
+            except TextError as error:
+                _keep(made, j, error, errors)
+        if progress and made:
+            progress(len(made))
+        mels: dict[tuple[int, int], Tensor] = {}
+        spent = dict.fromkeys(plans, 0.0)
+        for batch in _batches(plans):
+            start = time.perf_counter()
+            for key, mel in zip(batch, self._sample(jobs, plans, batch), strict=True):
+                mels[key] = mel
+            seconds = time.perf_counter() - start
+            frames = sum(len(mels[key]) for key in batch)
+            for key in batch:
+                spent[key[0]] += seconds * len(mels[key]) / frames
+            ready = [
+                j
+                for j in dict.fromkeys(j for j, _ in batch)
+                if all((j, k) in mels for k in range(len(plans[j])))
+            ]
+            for j in ready:
+                parts = [mels.pop((j, k)) for k in range(len(plans[j]))]
+                try:
+                    made[j] = self._finish(jobs[j], plans[j], parts, spent[j])
+                except SynthesisError as error:
+                    _keep(made, j, error, errors)
+            if progress and ready:
+                progress(len(ready))
+        return [made[j] for j in range(len(jobs))]
+
+    def clone(
+        self, source: str | Path | np.ndarray, text: str, seed: int = 0, text_of_reference: str | None = None
+    ) -> Speech:
+        """Say one text in the voice of one recording. Raises AudioError, TextError (see `reference`)."""
+        prepare_text(text, self.backbone)  # a bad text is told before the recording is worked on
+        return self.synthesise([Job(self.reference(source, text=text_of_reference), text, seed)])[0]
+
+    def _sample(
+        self, jobs: Sequence[Job], plans: dict[int, list[laag.Chunk]], batch: list[tuple[int, int]]
+    ) -> list[Tensor]:
+        """Generated mels [(n, 100)] of a batch of (job, chunk), the reference cut off."""
+        items = []
+        for j, k in batch:
+            reference, chunk = jobs[j].reference, plans[j][k]
+            items.append(
+                Item(
+                    mel=reference.mel,
+                    reference_text=reference.text,
+                    text=chunk.text,
+                    frames=max(chunk.frames, len(reference.mel) + MIN_FRAMES),
+                    seed=jobs[j].seed * SEEDS_PER_JOB + k,
+                    cfg_strength=chunk.cfg_strength,
+                )
+            )
+        sampled = self.backbone.sample(items, steps=self.inference.steps, sway_coef=self.inference.sway_coef)
+        return [mel[len(item.mel) :].float() for mel, item in zip(sampled, items, strict=True)]
+
+    def _finish(self, job: Job, chunks: list[laag.Chunk], mels: list[Tensor], seconds: float) -> Speech:
+        """Vocode each chunk, join, trim the lead, return to the recording's level."""
+        start = time.perf_counter()
+        with torch.inference_mode():
+            waves = [
+                self.vocoder.decode(mel.T[None].to(self.device))[0].float().cpu().numpy() for mel in mels
+            ]
+        overlap = laag.overlap_frames(self.inference.cross_fade_seconds) * HOP_LENGTH / SAMPLE_RATE
+        wave = laag.splice_wave(waves, overlap)
+        if not np.isfinite(wave).all():
+            raise SynthesisError(
+                f"{job.text[:40]!r}: the generated samples are not finite; check the reference and the weights "
+                "(`pvlib info`)"
+            )
+        wave = laag.trim_lead(wave, self.inference) / np.float32(max(1.0, job.reference.gain))
+        mel = laag.splice_mel([mel.cpu() for mel in mels], self.inference.cross_fade_seconds)
+        frames = sum(len(part) for part in mels)
+        return Speech(wave, mel, chunks, frames, seconds + time.perf_counter() - start)
+
+
+def _batches(plans: dict[int, list[laag.Chunk]]) -> list[list[tuple[int, int]]]:
+    """All (job, chunk), longest first, in batches of at most 16 and of bounded padded length."""
+    keys = [(j, k) for j, chunks in plans.items() for k in range(len(chunks))]
+    keys.sort(key=lambda key: -plans[key[0]][key[1]].frames)
+    batches: list[list[tuple[int, int]]] = []
+    for key in keys:
+        longest = plans[batches[-1][0][0]][batches[-1][0][1]].frames if batches else 0
+        if batches and len(batches[-1]) < MAX_BATCH and (len(batches[-1]) + 1) * longest <= MAX_BATCH_FRAMES:
+            batches[-1].append(key)
+        else:
+            batches.append([key])
+    return batches
+
+
+def _keep(made: dict[int, Speech | Exception], j: int, error: Exception, errors: str) -> None:
+    if errors == "raise":
+        raise error
+    made[j] = error
+
+
+def _with_laag_base(overrides: dict[str, object]) -> dict[str, object]:
+    """`cfg_strength` alone also sets LAAG's base and admits it within LAAG's limits."""
+    strength = overrides.get("cfg_strength")
+    if not isinstance(strength, int | float) or "laag_cfg_base" in overrides:
+        return overrides
+    defaults = {f.name: f.default for f in fields(Inference)}
+    limits = {
+        "laag_cfg_min": min(defaults["laag_cfg_min"], strength),
+        "laag_cfg_max": max(defaults["laag_cfg_max"], strength),
+    }
+    return {**limits, **overrides, "laag_cfg_base": strength}
+
+
+def _check_supported(inference: Inference) -> None:
+    """Refuse parameters that would have no effect. Raises ConfigError naming them."""
+    if inference.use_ceag:
+        raise ConfigError("use_ceag=True: this pipeline samples without entropy guidance; set use_ceag=False")
+    if inference.best_of_n != 1:
+        raise ConfigError(
+            f"best_of_n={inference.best_of_n}: one sample is drawn; set best_of_n=1 and vary the seed"
+        )
+    if inference.env_weight != 0:
+        raise ConfigError(
+            f"env_weight={inference.env_weight}: the backbone takes no environment; set env_weight=0"
+        )
+    default = Inference().cfg_strength
+    if inference.use_laag and inference.cfg_strength not in (default, inference.laag_cfg_base):
+        raise ConfigError(
+            f"cfg_strength={inference.cfg_strength} has no effect while LAAG guides with laag_cfg_base="
+            f"{inference.laag_cfg_base}; set both, or use_laag=False"
+        )

@@ -1,0 +1,235 @@
+"""Build the mini world from one seed: sentences, speakers, rooms, then sound, split by split."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from pvlib import paths
+from pvlib.audio import SAMPLE_RATE
+from pvlib.world import engine, voices
+from pvlib.world.corpus import CorpusError, open_split
+from pvlib.world.rooms import ROOMS, SHARES, TEST_PLACES, TRAIN_PLACES, place_in
+from pvlib.world.voices import EMOTIONS, TRAITS, Speaker, draw_speaker
+from pvlib.world.words import Grammar
+
+SEED = 42
+TRAIN_SPEAKERS, DEV_SPEAKERS, TEST_SPEAKERS = 600, 32, 40
+TRAIN_SENTENCES, VOICES_PER_SENTENCE = 3400, 3
+DEV_UTTERANCES = 8  # per speaker
+ENROL_UTTERANCES = 6  # per test speaker: "the speaker's other speech"
+SCRAMBLED_UTTERANCES = 60
+WORDS_PER_MINUTE = 140  # espeak-ng speaks faster than it says: about 15 characters a second
+LEAD_SECONDS, TAIL_SECONDS = 0.06, 0.12  # silence kept around the words
+SPLITS = ("dev", "test", "test-enrol", "test-scrambled", "train")
+
+# words per test text: 22 of at most 4, 31 of 5 to 8, 147 longer (the strata of the paper's 200 utterances)
+TEST_LENGTHS = (
+    [1, 2, 2, 2, 3, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4]
+    + [5] * 7 + [6] * 8 + [7] * 8 + [8] * 8
+    + [n for n, count in {9: 10, 10: 10, 11: 9, 12: 9, 13: 9, 14: 8, 15: 8, 16: 8, 17: 7, 18: 7, 19: 6, 20: 6, 22: 8,
+                          24: 7, 26: 6, 28: 5, 30: 5, 33: 4, 36: 4, 40: 3, 44: 2, 48: 2, 55: 2, 62: 1, 70: 1}.items()
+       for _ in range(count)]
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Take:
+    """One utterance to make: who says it, where, and how."""
+
+    utterance: str
+    speaker: Speaker
+    room: str
+    place: int
+    emotion: str
+    strength: float
+    traits: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A sentence on one base voice, with the takes that share its analysis."""
+
+    seed: int
+    number: int
+    text: str
+    base_voice: str
+    words_per_minute: int
+    takes: tuple[Take, ...]
+
+
+def speakers(split: str, seed: int = SEED) -> list[Speaker]:
+    """The people of a split. Some of dev and half of test speak on base voices that training never has."""
+    count = {"train": TRAIN_SPEAKERS, "dev": DEV_SPEAKERS}.get(split, TEST_SPEAKERS)
+    kind = "train" if split == "train" else "dev" if split == "dev" else "test"
+    rng = np.random.default_rng([seed, {"train": 1, "dev": 2, "test": 3}[kind]])
+    people = []
+    for i in range(count):
+        new = kind != "train" and i % 2 == 0
+        variants = voices.HELD_OUT_VARIANTS if new else voices.TRAIN_VARIANTS
+        # training speakers come in groups on one base voice, so that they can share an analysis
+        group = i // 12 if kind == "train" else i
+        base_rng = np.random.default_rng([seed, 9, group]) if kind == "train" else rng
+        accent = voices.ACCENTS[int(base_rng.integers(len(voices.ACCENTS)))]
+        variant = variants[group % len(variants)] if kind == "train" else variants[int(rng.integers(len(variants)))]
+        people.append(draw_speaker(f"{kind}-{i:03d}", (accent, variant), rng))
+    return people
+
+
+def _place(room: str, split: str, rng: np.random.Generator) -> int:
+    if split.startswith("test"):
+        return TRAIN_PLACES + int(rng.integers(TEST_PLACES))
+    return int(rng.integers(TRAIN_PLACES))
+
+
+def _take(name: str, speaker: Speaker, split: str, rng: np.random.Generator, room: str | None = None) -> Take:
+    room = room or str(rng.choice(list(SHARES), p=list(SHARES.values())))
+    emotion, strength, traits = "neutral", 0.0, (0.0,) * len(TRAITS)
+    if split in ("train", "dev"):
+        if rng.random() < 0.35:
+            emotion = EMOTIONS[1 + int(rng.integers(3))]
+            strength = float(rng.choice([0.5, 1.0]))
+        if rng.random() < 0.35:
+            traits = tuple(float(x) for x in np.round(rng.uniform(-1, 1, len(TRAITS)), 3))
+    return Take(name, speaker, room, _place(room, split, rng), emotion, strength, traits)
+
+
+def tasks(split: str, seed: int = SEED) -> list[Task]:
+    """What a split consists of, in order. No sentence of dev or test occurs in training."""
+    rng = np.random.default_rng([seed, 100 + SPLITS.index(split)])
+    grammar = Grammar(rng)
+    people = speakers(split, seed)
+    if split == "train":
+        return _train_tasks(grammar, people, rng, seed)
+    rooms = list(ROOMS)
+    lengths: list[int]
+    if split == "test":
+        lengths = [TEST_LENGTHS[i] for i in np.random.default_rng([seed, 55]).permutation(len(TEST_LENGTHS))]
+    elif split == "dev":
+        lengths = [int(n) for n in rng.choice([3, 4, 6, 8, 10, 12, 15, 18, 22, 28], DEV_SPEAKERS * DEV_UTTERANCES)]
+    elif split == "test-enrol":
+        lengths = [int(n) for n in rng.integers(10, 18, TEST_SPEAKERS * ENROL_UTTERANCES)]
+    else:
+        lengths = [int(n) for n in rng.integers(6, 16, SCRAMBLED_UTTERANCES)]
+    seen: set[str] = set()
+    result = []
+    for i, length in enumerate(lengths):
+        speaker = people[i % len(people)]
+        text = ""
+        while not text or text in seen:
+            text = grammar.scrambled(length) if split == "test-scrambled" else grammar.sentence(length)
+        seen.add(text)
+        room = None
+        if split.startswith("test"):  # every speaker is heard in the studio and in other rooms
+            turn = i // len(people)
+            room = "studio" if turn % 2 == 0 else rooms[1 + (i + turn) % (len(rooms) - 1)]
+        take = _take(f"{split}-{i:04d}", speaker, split, rng, room)
+        result.append(Task(seed, i, text, speaker.base_voice, WORDS_PER_MINUTE, (take,)))
+    return result
+
+
+def _train_tasks(grammar: Grammar, people: list[Speaker], rng: np.random.Generator, seed: int) -> list[Task]:
+    held_out = {task.text for split in SPLITS if split != "train" for task in tasks(split, seed)}
+    groups: dict[str, list[Speaker]] = {}
+    for person in people:
+        groups.setdefault(person.base_voice, []).append(person)
+    bases = sorted(groups)
+    result = []
+    for number in range(TRAIN_SENTENCES):
+        short = rng.random() < 0.15
+        length = int(rng.integers(1, 6)) if short else int(rng.integers(5, 27))
+        text = grammar.sentence(length)
+        while text in held_out:
+            text = grammar.sentence(length)
+        group = groups[bases[number % len(bases)]]
+        chosen = rng.choice(len(group), size=min(VOICES_PER_SENTENCE, len(group)), replace=False)
+        takes = tuple(
+            _take(f"train-{number:05d}-{k}", group[int(c)], "train", rng) for k, c in enumerate(sorted(chosen))
+        )
+        result.append(Task(seed, number, text, bases[number % len(bases)], WORDS_PER_MINUTE + int(rng.integers(-12, 13)), takes))
+    return result
+
+
+def perform(task: Task) -> list[tuple[dict, np.ndarray]]:
+    """Make the sound of a task: rows of the index (without offset) and 16-bit samples."""
+    rng = np.random.default_rng([task.seed, 5, task.number, len(task.text)])
+    analysis = voices.analyse(engine.shared().say(task.text, task.base_voice, task.words_per_minute))
+    result = []
+    for take in task.takes:
+        prosody = voices.emotion_prosody(take.emotion, take.strength).times(
+            voices.persona_prosody(dict(zip(TRAITS, take.traits, strict=True)))
+        )
+        wave, words = voices.speak_as(analysis, take.speaker, prosody)
+        start, end = words[0][1], words[-1][2]
+        lead, tail = int(LEAD_SECONDS * SAMPLE_RATE), int(TAIL_SECONDS * SAMPLE_RATE)
+        spoken = wave[int(start * SAMPLE_RATE) : int(end * SAMPLE_RATE)]
+        wave = np.concatenate([np.zeros(lead, np.float32), spoken, np.zeros(tail, np.float32)])
+        words = [(w, round(a - start + LEAD_SECONDS, 4), round(b - start + LEAD_SECONDS, 4)) for w, a, b in words]
+        wave, snr = place_in(wave, take.room, take.place, task.seed, rng)
+        row = {
+            "utterance": take.utterance,
+            "speaker": take.speaker.name,
+            "base_voice": take.speaker.base_voice,
+            "accent": take.speaker.accent,
+            "room": take.room,
+            "place": take.place,
+            "snr_db": snr,
+            "emotion": take.emotion,
+            "strength": take.strength,
+            **dict(zip(TRAITS, take.traits, strict=True)),
+            "text": task.text,
+            "samples": len(wave),
+            "word_times": words,
+        }
+        result.append((row, np.round(wave * 32767).astype(np.int16)))
+    return result
+
+
+def _performed(todo: list[Task], workers: int) -> Iterator[list[tuple[dict, np.ndarray]]]:
+    if workers <= 1:
+        yield from map(perform, todo)
+        return
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        yield from pool.imap(perform, todo, chunksize=4)
+
+
+def build_split(split: str, *, workers: int = 1, force: bool = False, seed: int = SEED) -> None:
+    """Make one split unless it is there. It appears under its final name only when it is whole."""
+    if not force:
+        try:
+            open_split(split)
+            return
+        except CorpusError:
+            pass
+    paths.WORLD.mkdir(parents=True, exist_ok=True)
+    sound, index = paths.WORLD / f"{split}.pcm", paths.WORLD / f"{split}.jsonl"
+    todo = tasks(split, seed)
+    offset = 0
+    parts = [p.with_name(p.name + ".part") for p in (sound, index)]
+    try:
+        with parts[0].open("wb") as pcm, parts[1].open("w") as lines:
+            for done in tqdm(_performed(todo, workers), total=len(todo), desc=f"world {split}", mininterval=2):
+                for row, samples in done:
+                    pcm.write(samples.tobytes())
+                    lines.write(json.dumps({**row, "offset": offset}) + "\n")
+                    offset += len(samples)
+    except OSError as error:
+        for part in parts:
+            part.unlink(missing_ok=True)
+        raise CorpusError(f"cannot write {sound}: {error}; free some space or set PVLIB_BUILD to another disk") from error
+    os.replace(parts[0], sound)
+    os.replace(parts[1], index)
+
+
+def build(*, workers: int | None = None, force: bool = False, seed: int = SEED) -> None:
+    """Build every split (about half an hour on two cores, 3 GB under build/world)."""
+    for split in SPLITS:
+        build_split(split, workers=workers or os.cpu_count() or 1, force=force, seed=seed)
+    people = [asdict(p) for split in ("train", "dev", "test") for p in speakers(split, seed)]
+    (paths.WORLD / "speakers.json").write_text(json.dumps(people, indent=1))

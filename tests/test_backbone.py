@@ -1,0 +1,111 @@
+"""Our sampler against the official one, batches against single rows, attention maps against the attention."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pvlib import backbone, ceag, config
+
+CASES = [(c, s) for c in ("durations", "average", "padded") for s in (1, 2)]
+
+
+def tiny(conditioning: str, stack: int) -> backbone.Backbone:
+    small = dict(dim=64, depth=2, heads=2, dim_head=32, text_dim=32)
+    settings = replace(config.Backbone(), **small, stack=stack, text_conditioning=conditioning)
+    torch.manual_seed(0)
+    model = backbone.build(settings).eval()
+    for parameter in model.parameters():  # the official initialisation makes the velocity zero
+        torch.nn.init.normal_(parameter, std=0.05)
+    return model
+
+
+def item(**changes) -> backbone.Item:
+    mel = torch.randn(94, 100, generator=torch.Generator().manual_seed(1))
+    base = backbone.Item(mel, "hello wor. ", "the cat sat on it", 300, seed=3, pinned=False)
+    return replace(base, **changes)
+
+
+@pytest.mark.parametrize(("conditioning", "stack"), CASES)
+def test_one_row_equals_the_official_sampler(conditioning, stack):
+    model, row = tiny(conditioning, stack), item()
+    ours = model.sample([row], steps=8)[0]
+    official, _ = model.cfm.sample(
+        row.mel[None], [row.reference_text + row.text], row.frames,
+        steps=8, cfg_strength=row.cfg_strength, sway_sampling_coef=-1.0, seed=row.seed,
+    )  # fmt: skip
+    assert ours.std() > 0.1
+    torch.testing.assert_close(ours, official[0], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("conditioning", "stack"), CASES)
+def test_a_batch_equals_its_rows(conditioning, stack):
+    model = tiny(conditioning, stack)
+    rows = [
+        item(pinned=conditioning == "durations"),
+        item(frames=231, seed=9, text="no", cfg_strength=1.5),
+        item(frames=167, mel=item().mel[:50]),
+    ]
+    for together, row in zip(model.sample(rows, steps=6), rows, strict=True):
+        alone = model.sample([row], steps=6)[0]
+        assert together.shape == (row.frames, 100)
+        torch.testing.assert_close(together, alone, atol=1e-3, rtol=0)
+
+
+def test_the_reference_is_kept_and_the_seed_repeats():
+    model, row = tiny("durations", 2), item()
+    first, again, other = (model.sample([item(seed=s)], steps=4)[0] for s in (3, 3, 4))
+    torch.testing.assert_close(first[:94], row.mel)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_a_pinned_reference_keeps_its_text_to_itself():
+    model, row = tiny("durations", 2), item(pinned=True)
+    index = model.alignment_of([row])[0]
+    known = 47
+    assert index[:known].max() < len("hello wor")
+    assert (index[known : known + 5] >= len("hello wor")).all()
+    assert index[-1] == len(row.reference_text + row.text) - 1
+    assert (index[1:] >= index[:-1]).all()
+
+
+def test_nothing_to_say_is_refused():
+    with pytest.raises(ValueError, match="nothing to say"):
+        tiny("durations", 2).sample([item(frames=94)])
+
+
+def test_official_weights_names_at_full_size():
+    with torch.device("meta"):
+        model = backbone.Backbone(config.PAPER.backbone, {str(i): i for i in range(2545)})
+    names = [k for k in model.transformer.state_dict()]
+    assert sum(p.numel() for p in model.transformer.parameters()) == 337_096_804
+    assert len(names) + 2 == 364  # the checkpoint also counts the EMA's `initted` and `step`
+
+
+def test_attention_weights_give_the_attention_output():
+    model = tiny("durations", 2)
+    attention = model.transformer.transformer_blocks[0].attn
+    x = torch.randn(2, 20, 64)
+    mask = torch.arange(20)[None] < torch.tensor([[20], [13]])
+    rope = model.transformer.rotary_embed.forward_from_seq_len(20)
+    maps = ceag.weights(attention, x, mask, rope, None)
+    torch.testing.assert_close(maps.sum(-1), torch.ones(2, 2, 20))
+    value = attention.to_v(x).view(2, 20, 2, -1).transpose(1, 2)
+    mixed = (maps @ value).transpose(1, 2).reshape(2, 20, -1)
+    expected = attention.to_out[0](mixed).masked_fill(~mask[..., None], 0.0)
+    torch.testing.assert_close(expected, attention(x, mask=mask, rope=rope), atol=1e-5, rtol=1e-4)
+
+
+def test_attention_maps_do_not_change_the_result():
+    model, row = tiny("durations", 2), item(pinned=True)
+    plain = model.sample([row], steps=4)[0]
+    maps = ceag.attention_maps(model, row, layers=(-2, -1), t=0.3, steps=4)
+    assert torch.equal(plain, model.sample([row], steps=4)[0])
+    n, characters = 150, len(row.reference_text + row.text)
+    assert maps.maps.shape == (2, 2, n, n)
+    assert maps.text_maps.shape == (2, 2, n, characters)
+    assert (maps.text_maps.sum(-1) <= 1 + 1e-5).all()
+    assert maps.entropy.shape == (4, 2)
+    uniform = torch.full((n, n), 1 / n)
+    torch.testing.assert_close(ceag.entropy(uniform), torch.tensor(float(n)).log())

@@ -1,0 +1,276 @@
+"""The judges and the vocoder: what small, untrained networks must do, and their trainers on a toy corpus."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pvlib import audio, paths, recognizer, speaker, vocoder
+from pvlib.audio import AudioError
+from pvlib.config import MINI, PAPER, Recognizer, SpeakerEncoder, Vocoder
+from pvlib.metrics.eer import equal_error_rate
+
+RNG = np.random.default_rng(0)
+
+
+def noise(samples: int) -> np.ndarray:
+    return (0.1 * RNG.normal(size=samples)).astype(np.float32)
+
+
+# Equal error rate
+
+
+def test_eer_of_a_hand_worked_example():
+    # threshold 0.6 rejects one same pair of four (0.5) and accepts one different pair of four (0.7)
+    scores = [0.9, 0.8, 0.6, 0.5, 0.7, 0.4, 0.3, 0.2]
+    labels = [1, 1, 1, 1, 0, 0, 0, 0]
+    assert equal_error_rate(scores, labels) == pytest.approx(0.25)
+
+
+def test_eer_extremes_and_interpolation():
+    assert equal_error_rate([3, 2, 1, 0], [1, 1, 0, 0]) == 0
+    assert equal_error_rate([0, 1, 2, 3], [1, 1, 0, 0]) == 1
+    assert equal_error_rate([1, 1, 1, 1], [1, 1, 0, 0]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("scores, labels", [([1, 2], [1, 1]), ([1, np.nan], [1, 0]), ([1], [1, 0])])
+def test_eer_refuses(scores, labels):
+    with pytest.raises(ValueError):
+        equal_error_rate(scores, labels)
+
+
+# Recogniser
+
+
+@pytest.fixture(scope="module")
+def reader() -> recognizer.CTCRecognizer:
+    torch.manual_seed(0)
+    model = recognizer.build(Recognizer(channels=32, hidden=32)).eval()
+    with torch.no_grad():
+        model.head.weight.mul_(20)  # so that an untrained network says something
+    return model
+
+
+def test_recogniser_reads_a_batch_as_it_reads_each_alone(reader):
+    waves = [noise(n) for n in (24_000, 50_001, 7_200, 24_001, 100)]
+    together = reader.transcribe(waves)
+    assert any(together)
+    assert together == [reader.transcribe([wave])[0] for wave in waves]
+
+
+def test_padding_does_not_reach_the_output(reader):
+    mel = torch.randn(1, 50, 100)
+    alone, length = reader(mel, torch.tensor([50]))
+    padded = torch.cat([mel, torch.full((1, 33, 100), torch.nan)], 1)
+    beside, lengths = reader(torch.cat([padded, torch.randn(1, 83, 100)]), torch.tensor([50, 83]))
+    assert length.item() == lengths[0].item()
+    torch.testing.assert_close(beside[:1, :length], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_recogniser_size_and_output_rate():
+    model = recognizer.build(MINI.recognizer)
+    assert sum(p.numel() for p in model.parameters()) <= 3_000_000
+    log_probs, lengths = model(torch.zeros(1, 94, 100), torch.tensor([94]))
+    assert lengths.item() == log_probs.shape[1] == 48  # a second of speech
+    assert log_probs.shape[2] == len(MINI.recognizer.alphabet) + 1
+
+
+def test_greedy_decoding_merges_repeats_and_keeps_doubles(reader):
+    a, b, blank = reader.encode("a")[0], reader.encode("b")[0], recognizer.BLANK
+    path = [a, a, blank, a, b, b, blank, a]
+    log_probs = torch.nn.functional.one_hot(torch.tensor([path]), reader.symbols).float()
+    assert reader.decode(log_probs, torch.tensor([7])) == ["aab"]
+
+
+def test_normalise():
+    alphabet = MINI.recognizer.alphabet
+    assert recognizer.normalise("  Well-known, it\u2019s\n42 Zebras!", alphabet) == "well known it's zebras"
+
+
+def test_recogniser_refuses_what_is_not_sound(reader):
+    with pytest.raises(AudioError, match="waveform 1"):
+        reader.transcribe([noise(3000), np.full(3000, np.nan, np.float32)])
+    with pytest.raises(AudioError, match="one channel"):
+        reader.transcribe([np.zeros((2, 3000), np.float32)])
+
+
+# Speaker encoders
+
+
+@pytest.fixture(scope="module")
+def encoder() -> speaker.SpeakerEncoder:
+    torch.manual_seed(0)
+    return speaker.build(SpeakerEncoder(channels=(16, 16, 16, 16, 48))).eval()
+
+
+def test_embeddings_are_unit_and_each_as_alone(encoder):
+    waves = [noise(24_000), noise(31_000), noise(24_000), noise(4_000)]
+    together = encoder.embed(waves)
+    assert together.shape == (4, 192)
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(4))
+    torch.testing.assert_close(together, torch.cat([encoder.embed([w]) for w in waves]), atol=1e-5, rtol=1e-4)
+
+
+def test_embedding_ignores_the_level(encoder):
+    wave = noise(24_000)
+    torch.testing.assert_close(encoder.embed([wave]), encoder.embed([0.5 * wave]), atol=1e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "wave", [np.zeros(24_000), noise(2_000), np.full(24_000, np.inf), np.ones((2, 24_000))]
+)
+def test_encoder_refuses(encoder, wave):
+    with pytest.raises(AudioError, match="waveform 0"):
+        encoder.embed([wave])
+
+
+def test_official_names_fit():
+    names = set(speaker.build(MINI.speaker_encoder).state_dict())
+    assert all(name.startswith("network.") for name in names)
+    assert {"network.blocks.0.conv.conv.weight", "network.fc.conv.weight"} <= names
+    names = set(vocoder.build(MINI.vocoder).state_dict())
+    assert {"backbone.embed.weight", "backbone.convnext.0.gamma", "head.out.weight"} <= names
+    assert PAPER.speaker_encoder.channels[0] == 1024
+
+
+def test_ge2e_of_short_and_long_sound():
+    pytest.importorskip("resemblyzer")
+    judge = speaker.GE2E()
+    soft = 0.1 * noise(24_000)
+    short, long, quiet = judge.embed([soft, noise(40_000), 0.1 * soft])
+    for embedding in (short, long, quiet):
+        assert embedding.shape == (256,)
+        assert float(embedding.norm()) == pytest.approx(1, abs=1e-4)
+    assert float(short @ quiet) > 0.999  # both are raised to the same level
+
+
+# Vocoder
+
+
+@pytest.fixture(scope="module")
+def voice() -> vocoder.Vocoder:
+    torch.manual_seed(0)
+    return vocoder.build(Vocoder(dim=16, intermediate_dim=32, num_layers=1)).eval()
+
+
+def test_vocoder_spans_the_hops_between_frames(voice):
+    mel = audio.mel(torch.from_numpy(noise(audio.CLIP_SAMPLES)))
+    wave = voice.decode(mel)
+    assert wave.shape == (1, (audio.CLIP_FRAMES - 1) * audio.HOP_LENGTH)
+    assert audio.mel(wave).shape == mel.shape
+    assert not wave.requires_grad and voice(mel).requires_grad
+
+
+@pytest.mark.parametrize("shape", [(1, 100, 1), (1, 80, 50), (100, 50)])
+def test_vocoder_refuses(voice, shape):
+    with pytest.raises(ValueError, match="mel of shape"):
+        voice.decode(torch.zeros(shape))
+    with pytest.raises(ValueError, match="mel of shape"):
+        vocoder.griffin_lim(torch.zeros(shape))
+
+
+def test_griffin_lim_comes_back_to_the_mel_and_repeats():
+    t = torch.arange(12_000) / audio.SAMPLE_RATE
+    tone = sum(torch.sin(2 * torch.pi * 150 * k * t) / k for k in range(1, 20)) * 0.1
+    mel = audio.mel(tone)
+    wave = vocoder.griffin_lim(mel, 16)
+    assert (audio.mel(wave) - mel)[..., 3:-3].abs().mean() < 0.5
+    torch.testing.assert_close(wave, vocoder.griffin_lim(mel, 16))
+
+
+def test_mini_sizes():
+    assert sum(v.numel() for v in vocoder.build(MINI.vocoder).state_dict().values()) * 2 <= 5.3e6
+    assert sum(v.numel() for v in speaker.build(MINI.speaker_encoder).state_dict().values()) * 2 <= 4.3e6
+
+
+# Trainers, on a corpus of noise with four speakers
+
+
+@pytest.fixture
+def toy_corpus(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "WORLD", tmp_path / "world")
+    monkeypatch.setattr(paths, "TRAINING", tmp_path / "training")
+    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path / "checkpoints")
+    paths.WORLD.mkdir()
+    for split in ("train", "dev"):
+        rows, sound, offset = [], [], 0
+        for k in range(8):
+            samples = 26_000 + 500 * k
+            rows.append(
+                {
+                    "utterance": f"{split}-{k}",
+                    "speaker": f"s{k % 4}",
+                    "room": f"r{k % 3}",
+                    "text": "red fox",
+                    "offset": offset,
+                    "samples": samples,
+                    "word_times": [["red", 0.1, 0.5], ["fox", 0.5, 1.05]],
+                }
+            )
+            sound.append((noise(samples) * 32767).astype(np.int16))
+            offset += samples
+        (paths.WORLD / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+        (paths.WORLD / f"{split}.pcm").write_bytes(np.concatenate(sound).tobytes())
+
+
+def tiny_profile():
+    from dataclasses import replace
+
+    return replace(
+        MINI,
+        recognizer=Recognizer(channels=16, hidden=16),
+        speaker_encoder=SpeakerEncoder(channels=(16, 16, 16, 16, 48)),
+        vocoder=Vocoder(dim=16, intermediate_dim=32, num_layers=1),
+    )
+
+
+@pytest.mark.parametrize("name", ["recognizer", "speaker", "vocoder"])
+def test_trainer_resumes_and_exports(toy_corpus, monkeypatch, name):
+    import importlib
+
+    from pvlib import hub
+
+    trainer = importlib.import_module(f"pvlib.training.{name}")
+    if name == "vocoder":
+        monkeypatch.setattr(trainer, "BATCH", 2)
+    profile = tiny_profile()
+    trainer.train(profile, steps=2)
+    card = hub.read_card(trainer.NAME, profile)
+    assert card["steps"] == 2 and card["quality"]
+    trainer.train(profile, steps=4)  # goes on from step 2, the vocoder with its discriminators
+    assert hub.read_card(trainer.NAME, profile)["steps"] == 4
+    model = getattr(hub, f"load_{trainer.NAME}")(profile)
+    assert not model.training
+    trainer.export(profile)
+    assert hub.read_card(trainer.NAME, profile)["steps"] == 4
+
+
+def test_pieces_keep_the_first_letters_of_a_cut_word():
+    from pvlib.training.recognizer import piece
+
+    words = [["red", 0.0, 0.3], ["elephant", 0.3, 1.1]]
+
+    class FromTheStart:
+        def random(self):
+            return 1.0
+
+    start, stop, text = piece(words, 120, 0.7, FromTheStart())
+    assert (start, stop, text) == (0, 66, "red elep")
+
+
+def test_mel_cache_equals_the_mels_and_notices_another_corpus(toy_corpus):
+    from pvlib.training.features import mel_cache
+    from pvlib.world import corpus
+
+    cache, train = mel_cache("train"), corpus.open_split("train")
+    expected = audio.mel(torch.from_numpy(train.wave(3)))[0].T
+    torch.testing.assert_close(torch.from_numpy(cache.mel(3)).float(), expected, atol=5e-3, rtol=1e-3)
+    assert cache.lengths[3] == len(expected) and len(cache) == len(train)
+    (paths.WORLD / "train.pcm").write_bytes((paths.WORLD / "dev.pcm").read_bytes())
+    other = audio.mel(torch.from_numpy(corpus.open_split("train").wave(0)))[0].T
+    torch.testing.assert_close(
+        torch.from_numpy(mel_cache("train").mel(0)).float(), other, atol=5e-3, rtol=1e-3
+    )

@@ -1,0 +1,674 @@
+"""The study on a made-up world: samples, rows, interruptions, records, verification, intervals and tables."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import fields, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from pvlib import audio, config, paths
+from pvlib.metrics.judges import Verdict
+from pvlib.study import evaluate as study
+from pvlib.study import manifest as manifests
+from pvlib.study import measure, provenance, reported, rtf, tables, verify
+from pvlib.study import rows as row_files
+from pvlib.study import statistics as stats
+from pvlib.study.manifest import ManifestError, bucket_of
+from pvlib.study.rows import RowsError
+from pvlib.systems.base import Result
+
+SENTENCES = (
+    "A lamp.",
+    "The old river never sleeps.",
+    "Nobody asks the quiet garden why it waits for rain so long.",
+    "Her brother carried the heavy stone over seven hills before the first winter morning came.",
+    "Close the door.",
+)
+PROFILE = replace(config.MINI, manifest="tiny-test", samples=20, default_samples=8)
+
+
+def tone(hertz: float, seconds: float = 1.0) -> np.ndarray:
+    t = np.arange(int(24_000 * seconds)) / 24_000
+    return (0.3 * np.sin(2 * np.pi * hertz * t)).astype(np.float32)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A repository of its own: four speakers with five sentences each; no model anywhere."""
+    for name, folder in {
+        "DATA": "data",
+        "MANIFESTS": "data/manifests",
+        "RESULTS": "data/results",
+        "SAMPLES": "data/samples",
+        "WORKING_ROWS": "build/results",
+    }.items():
+        monkeypatch.setattr(paths, name, tmp_path / folder)
+    lines = []
+    for s in range(4):
+        for k, sentence in enumerate(SENTENCES):
+            name, words = f"s{s}-{k}", len(sentence.split())
+            audio.write(paths.DATA / f"audio/{name}.flac", tone(200 + 50 * s + k, 0.5))
+            audio.write(paths.DATA / f"audio/{name}-clip.flac", tone(200 + 50 * s))
+            lines.append(
+                (
+                    name,
+                    f"s{s}",
+                    f"{sentence[:-1]} {'north south east west'.split()[s]}.",
+                    words + 1,
+                    bucket_of(words + 1),
+                )
+                + (f"audio/{name}.flac", f"audio/{name}-clip.flac", 10 * s + k)
+            )
+    paths.MANIFESTS.mkdir(parents=True)
+    table = pd.DataFrame(lines, columns=list(manifests.COLUMNS))
+    table.to_csv(paths.MANIFESTS / "tiny-test.csv", index=False)
+    np.savez(
+        paths.MANIFESTS / "tiny-enrolment.npz",
+        speakers=np.array([f"s{s}" for s in range(4)]),
+        ecapa=np.eye(4, 192, dtype=np.float32),
+        ge2e=np.eye(4, 256, dtype=np.float32),
+        ecapa_sha256="abc",
+    )
+    return tmp_path
+
+
+class Hum:
+    """A system that hums: seeded, cheap, and able to fail, to be interrupted and to change."""
+
+    def __init__(self, name="hum", *, batch_size=3, interrupt_at=None, fails=(), version=1):
+        self.name, self.batch_size, self.version = name, batch_size, version
+        self.interrupt_at, self.fails, self.made = interrupt_at, set(fails), []
+
+    def fingerprint(self):
+        return {"version": self.version, "inference": {}, "weights": {}}
+
+    def synthesise(self, requests, progress=None):
+        results = []
+        for request in requests:
+            if self.interrupt_at is not None and len(self.made) >= self.interrupt_at:
+                raise KeyboardInterrupt
+            self.made.append(request.utterance)
+            if request.utterance in self.fails:
+                results.append(Result(None, "lamp", float("nan"), "TextError: no letter"))
+            else:
+                results.append(Result(tone(100 + request.seed + self.version, 0.4), "lamp", 0.25))
+        return results
+
+
+class Ears:
+    """Judges without a model: the similarity is a function of the sound, the last word is always lost."""
+
+    def __init__(self, shift=0.0, version=1):
+        self.shift, self.version, self.heard = shift, version, 0
+
+    def fingerprint(self):
+        return {"version": self.version}
+
+    def judge(self, exhibits):
+        self.heard += len(exhibits)
+        verdicts = []
+        for exhibit in exhibits:
+            assert set(exhibit.enrolment) in ({"ecapa", "ge2e"}, set())
+            words = exhibit.text.split()
+            similarity = (
+                int(hashlib.sha256(exhibit.wave.tobytes()).hexdigest(), 16) % 1000 / 2000 + self.shift
+            )
+            verdicts.append(
+                Verdict(
+                    " ".join(words[:-1]),
+                    1 / len(words),
+                    1 / len(words),
+                    similarity,
+                    similarity,
+                    similarity,
+                    similarity,
+                    3.0,
+                )
+            )
+        return verdicts
+
+
+def run(system, samples=20, judges=None, **options):
+    return study.evaluate(PROFILE, [system], samples, judges=judges or Ears(), progress=False, **options)
+
+
+# Manifest and sample
+
+
+def big_table() -> pd.DataFrame:
+    """Two hundred rows with the buckets of the paper's run: 22, 31 and 147, forty speakers with five each."""
+    buckets = ["ultra-short"] * 22 + ["short"] * 31 + ["long"] * 147
+    order = np.random.default_rng(5).permutation(200)
+    return pd.DataFrame(
+        {
+            "utterance": [f"u{k:03d}" for k in range(200)],
+            "speaker": [f"s{k % 40:02d}" for k in range(200)],
+            "bucket": [buckets[k] for k in order],
+        }
+    )
+
+
+def test_every_prefix_is_a_fair_sample():
+    table = big_table()
+    shares = table["bucket"].value_counts(normalize=True)
+    manifest = manifests.Manifest("big", table, paths.DATA)
+    whole = manifest.sample(200)
+    assert sorted(whole["utterance"]) == sorted(table["utterance"])
+    for size in (1, 7, 20, 40, 53, 120, 199):
+        sample = manifest.sample(size)
+        assert list(sample["utterance"]) == list(whole["utterance"][:size])  # nested
+        for bucket, share in shares.items():
+            assert abs((sample["bucket"] == bucket).sum() - share * size) <= 1
+        counts = Counter(sample["speaker"])
+        assert max(counts.values()) - (min(counts.values()) if len(counts) == 40 else 0) <= 2
+    assert manifest.sample(40)["speaker"].nunique() >= 36
+
+
+def test_the_sample_does_not_depend_on_the_order_of_the_file_but_on_the_seed():
+    table = big_table()
+    manifest = manifests.Manifest("big", table, paths.DATA)
+    shuffled = manifests.Manifest("big", table.sample(frac=1, random_state=3), paths.DATA)
+    assert list(manifest.sample(40)["utterance"]) == list(shuffled.sample(40)["utterance"])
+    assert list(manifest.sample(40)["utterance"]) != list(manifest.sample(40, seed=1)["utterance"])
+    for size in (0, 201):
+        with pytest.raises(ManifestError):
+            manifest.sample(size)
+
+
+def test_buckets_are_those_of_the_study():
+    assert [bucket_of(n) for n in (1, 4, 5, 8, 9, 70)] == [
+        "ultra-short",
+        "ultra-short",
+        "short",
+        "short",
+        "long",
+        "long",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda t: t.assign(clip="nowhere.flac"), "nowhere.flac is missing"),
+        (lambda t: t.assign(bucket="long"), "do not fit"),
+        (lambda t: t.assign(utterance="same"), "appears twice"),
+        (lambda t: t.drop(columns="seed"), "no column seed"),
+        (lambda t: t.iloc[:0], "no utterances"),
+    ],
+)
+def test_a_damaged_manifest_is_named(place, damage, message):
+    path = paths.MANIFESTS / "tiny-test.csv"
+    damage(pd.read_csv(path)).to_csv(path, index=False)
+    with pytest.raises(ManifestError, match=message):
+        manifests.read("tiny-test")
+
+
+def test_a_missing_manifest_says_how_to_get_it_back(place):
+    with pytest.raises(ManifestError, match="git checkout"):
+        manifests.read("nothing")
+
+
+def test_an_impostor_is_another_speaker_with_another_text(place):
+    requests = manifests.read("tiny-test").requests()
+    for request in requests:
+        assert request.impostor_audio.name.split("-")[0] != request.speaker
+        assert request.impostor_text != request.text
+    by_name = {request.utterance: request for request in requests}
+    assert by_name["s0-2"].impostor_audio.name == "s1-2.flac"
+    assert by_name["s3-4"].impostor_audio.name == "s0-4.flac"
+
+
+def test_an_impostor_with_the_same_text_is_passed_over():
+    table = pd.DataFrame(
+        {
+            "utterance": ["a-0", "b-0", "c-0"],
+            "speaker": ["a", "b", "c"],
+            "text": ["A lamp.", "A lamp.", "A stone."],
+            "audio": ["a.ogg", "b.ogg", "c.ogg"],
+        }
+    )
+    assert manifests._impostors(table) == {
+        "a-0": ("c.ogg", "A stone."),
+        "b-0": ("c.ogg", "A stone."),
+        "c-0": ("a.ogg", "A lamp."),
+    }
+
+
+def test_the_demo_is_a_manifest_without_truth(place):
+    audio.write(paths.SAMPLES / "demo.wav", tone(150))
+    texts = [{"name": "short", "text": "A lamp."}, {"name": "long", "text": SENTENCES[3]}]
+    (paths.SAMPLES / "demo.json").write_text(json.dumps({"texts": texts}), encoding="utf-8")
+    found = run(Hum(), 2, manifest=manifests.demo())
+    assert list(found["utterance"].sort_values()) == ["demo-long", "demo-short"]
+    table = tables.demo_table(found.assign(system="personavoice")).set_index("name")
+    assert table.loc["short", "secs (paper)"] == "0.4874" and table.loc["long", "wer (paper)"] == "0.0676"
+
+
+# Rows
+
+
+def test_rows_survive_the_file_and_give_the_same_bytes(place):
+    rows = run(Hum(fails={"s0-0"}))
+    odd = rows.assign(
+        hypothesis=["none", "NA", "", 'a "b", c', "null"] * 4, reference_text="nan", error=rows["error"]
+    )
+    path = row_files.write_text(place / "rows.csv", row_files.to_csv(odd))
+    back = row_files.read_csv(path)
+    assert list(back.columns) == list(row_files.COLUMNS)
+    assert list(back["hypothesis"]) == list(odd["hypothesis"]) and set(back["reference_text"]) == {"nan"}
+    assert row_files.to_csv(back) == path.read_text(encoding="utf-8")
+    assert back["wer"].dtype == float and back["seed"].dtype == "int64"
+
+
+def test_a_row_has_the_columns_of_the_schema(place):
+    row = run(Hum(), 20).set_index("utterance").loc["s2-1"]
+    assert (row["speaker"], row["words"], row["bucket"], row["seed"]) == ("s2", 6, "short", 21)
+    assert (
+        row["text"] == "The old river never sleeps east."
+        and row["hypothesis"] == "The old river never sleeps"
+    )
+    assert row["wer"] == pytest.approx(1 / 6, abs=1e-6)
+    assert row["reference_seconds"] == 1.0 and row["generated_seconds"] == pytest.approx(0.4)
+    assert row["synthesis_seconds"] == 0.25 and row["error"] == ""
+
+
+def test_a_failed_row_is_a_word_error_rate_of_one_and_no_similarity(place):
+    rows = run(Hum(fails={"s0-0", "s3-2"})).set_index("utterance")
+    for name in ("s0-0", "s3-2"):
+        row = rows.loc[name]
+        assert (row["wer"], row["wer_capped"], row["hypothesis"]) == (1.0, 1.0, "")
+        assert np.isnan(
+            row[["secs_ecapa_clip", "secs_ge2e_speaker", "dnsmos", "generated_seconds"]].astype(float)
+        ).all()
+        assert row["error"] == "TextError: no letter"
+    assert (rows["error"] != "").sum() == 2
+
+
+def test_an_impostor_row_is_scored_against_what_it_says(place):
+    rows = run("impostor").set_index("utterance")
+    manifest = manifests.read("tiny-test").table.set_index("utterance")
+    row = rows.loc["s0-2"]
+    assert row["text"] == manifest.loc["s1-2", "text"] and row["words"] == manifest.loc["s0-2", "words"]
+
+
+# Interruption and keys
+
+
+@pytest.mark.parametrize("at", [0, 4, 19])
+def test_an_interrupted_run_loses_no_finished_batch(place, at):
+    whole = run(Hum(name="undisturbed")).assign(system="hum")
+    first = Hum(interrupt_at=at)
+    with pytest.raises(KeyboardInterrupt):
+        run(first)
+    ears = Ears()
+    second = Hum()
+    resumed = run(second, judges=ears)
+    finished = at // first.batch_size * first.batch_size
+    assert len(second.made) == 20 - finished and ears.heard == 20 - finished
+    assert not set(second.made) & set(first.made[:finished])
+    pd.testing.assert_frame_equal(resumed, whole)
+    assert not list(place.rglob("*.part"))
+    third = Hum()
+    pd.testing.assert_frame_equal(run(third), whole)
+    assert third.made == []
+
+
+def test_a_larger_sample_reuses_the_smaller_one(place):
+    run(Hum(), 8)
+    more = Hum()
+    rows = run(more, 20)
+    assert len(more.made) == 12 and len(rows) == 20
+    again = Hum()
+    assert len(run(again, 8)) == 8 and again.made == []
+
+
+def test_what_changes_a_row_makes_it_anew_and_nothing_else(place):
+    run(Hum())
+    for changed in (Hum(version=2), Hum(name="other")):
+        run(changed)
+        assert len(changed.made) == 20
+    run(same := Hum(), judges=Ears(version=2))
+    assert len(same.made) == 20
+
+    audio.write(paths.DATA / "audio/s1-3-clip.flac", tone(777))
+    run(one := Hum())
+    assert one.made == ["s1-3"]
+    # the true recording of s2-0 concerns its own row, and that of the speaker whose impostor it is
+    audio.write(paths.DATA / "audio/s2-0.flac", tone(888, 0.5))
+    run(two := Hum())
+    assert sorted(two.made) == ["s1-0", "s2-0"]
+    path = paths.MANIFESTS / "tiny-test.csv"
+    table = pd.read_csv(path)
+    table.loc[table["utterance"] == "s3-1", "seed"] = 999
+    table.to_csv(path, index=False)
+    run(three := Hum())
+    assert three.made == ["s3-1"]
+
+
+def test_working_rows_carry_their_fingerprint_and_cost(place):
+    run(Hum())
+    (card,) = (paths.WORKING_ROWS / "mini/hum").glob("*.json")
+    content = json.loads(card.read_text(encoding="utf-8"))
+    assert content["fingerprint"]["system"]["version"] == 1 and content["wall_seconds"] > 0
+
+
+def test_damaged_working_rows_and_an_unwritable_place_are_named(place, monkeypatch):
+    run(Hum())
+    (path,) = (paths.WORKING_ROWS / "mini/hum").glob("*.csv")
+    text = path.read_text(encoding="utf-8")
+    path.write_text("nonsense\n1\n", encoding="utf-8")
+    with pytest.raises(RowsError, match="delete it"):
+        run(Hum())
+    path.write_text(text, encoding="utf-8")
+    blocked = place / "blocked"
+    blocked.write_text("a file where a folder should be", encoding="utf-8")
+    monkeypatch.setattr(paths, "WORKING_ROWS", blocked)
+    with pytest.raises(RowsError, match="writable"):
+        run(Hum())
+
+
+def test_a_system_that_loses_a_result_is_a_bug(place):
+    class Loses(Hum):
+        def synthesise(self, requests, progress=None):
+            return super().synthesise(requests)[1:]
+
+    with pytest.raises(ValueError, match="results for"):
+        run(Loses())
+
+
+# Record and verify
+
+
+def test_only_a_complete_run_is_recorded(place):
+    run(Hum(), 8)
+    with pytest.raises(provenance.RecordError, match="12 of 20"):
+        provenance.record(PROFILE, [Hum()], judges=Ears())
+    assert not paths.RESULTS.exists()
+    rows = run(Hum(fails={"s0-1"}))
+    # failed rows are rows: the cached eight and the new twelve make the record
+    path = provenance.record(PROFILE, [Hum()], judges=Ears())
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["samples"] == 20 and content["systems"]["hum"]["rows"] == 20
+    assert (
+        content["manifest"]["sha256"]
+        == hashlib.sha256((paths.MANIFESTS / "tiny-test.csv").read_bytes()).hexdigest()
+    )
+    assert {"commit", "machine", "date", "judges", "wall_seconds"} <= set(content)
+    pd.testing.assert_frame_equal(row_files.committed("mini"), rows)
+    assert "key" not in (paths.RESULTS / "mini/hum.csv").read_text(encoding="utf-8").splitlines()[0].split(
+        ","
+    )
+
+
+def recorded(fails=()) -> None:
+    run(Hum(fails=fails))
+    provenance.record(PROFILE, [Hum()], judges=Ears())
+
+
+def check(system, judges=None, rows=20):
+    return verify.verify(
+        PROFILE,
+        rows,
+        seed=1,
+        names=[system],
+        judges=judges or Ears(),
+        manifest=manifests.read("tiny-test"),
+        progress=False,
+    )
+
+
+def test_verify_agrees_with_an_honest_record_and_computes_anew(place):
+    recorded(fails={"s0-0"})
+    again = Hum(fails={"s0-0"})
+    report = check(again)
+    assert report.ok and report.same_machine and report.agreeing == 20 and len(again.made) == 20
+    assert len(check(Hum(fails={"s0-0"}), rows=5).checks) == 5
+    assert "5 of 5" in str(check(Hum(fails={"s0-0"}), rows=5))
+    assert json.dumps(report.to_dict())
+
+
+def test_verify_notices_similarity_words_and_failures(place):
+    recorded()
+    assert check(Hum(), Ears(shift=0.004)).ok
+    report = check(Hum(), Ears(shift=0.006))
+    assert not report.ok and report.agreeing == 0
+    report = check(Hum(fails={"s1-1"}))
+    assert not report.ok and report.agreeing == 19
+    path = paths.RESULTS / "mini/hum.csv"
+    rows = row_files.read_csv(path)
+    rows.loc[3, "wer"] += 0.01
+    row_files.write_text(path, row_files.to_csv(rows))
+    assert check(Hum()).agreeing == 19
+
+
+def test_verify_is_more_lenient_on_another_processor(place):
+    recorded()
+    path = paths.RESULTS / "mini/provenance.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["machine"]["cpu"] = "another processor"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    report = check(Hum(), Ears(shift=0.04))
+    assert report.ok and not report.same_machine and report.needed == 18
+    assert check(Hum(fails={"s1-1", "s1-2"})).ok
+    assert not check(Hum(fails={"s1-1", "s1-2", "s1-3"})).ok
+    assert not check(Hum(), Ears(shift=0.06)).ok
+
+
+def test_verify_without_a_record_says_so(place):
+    with pytest.raises(RowsError, match="nothing was recorded"):
+        check(Hum())
+
+
+def test_speed_is_kept_and_recorded(place):
+    first = rtf.measure_speed(PROFILE, [Hum()], 3, progress=False)
+    assert first["systems"]["hum"]["utterances"] == 3 and first["machine"]["cpu"]
+    idle = Hum()
+    assert (
+        rtf.measure_speed(PROFILE, [idle], 3, progress=False)["systems"] == first["systems"] and not idle.made
+    )
+    rtf.measure_speed(PROFILE, [changed := Hum(version=2)], 3, progress=False)
+    assert len(changed.made) == 4
+    recorded()
+    speeds = tables.committed_speeds("mini")
+    assert set(speeds["hum"]) == {"median", "low", "high"}
+
+
+# Statistics
+
+
+def test_the_bootstrap_resamples_speakers():
+    """Equal clusters: the resampled mean is the mean of resampled cluster means, which scipy can bootstrap itself."""
+    dice = np.random.default_rng(0)
+    means = dice.normal(0.5, 0.2, size=40)
+    values = np.repeat(means, 5) + dice.normal(0, 0.01, size=200)
+    clusters = np.repeat([f"s{k}" for k in range(40)], 5)
+    found = stats.cluster_bootstrap_mean(values, clusters, resamples=20_000)
+    theirs = scipy.stats.bootstrap(
+        (values.reshape(40, 5).mean(axis=1),), np.mean, n_resamples=20_000, method="percentile", rng=1
+    ).confidence_interval
+    assert found.value == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.003)
+    assert (found.n, found.clusters) == (200, 40)
+    alone = stats.cluster_bootstrap_mean(values, [str(k) for k in range(200)])
+    assert (alone.high - alone.low) < 0.6 * (found.high - found.low)  # ignoring speakers would look too sure
+
+
+def test_the_bootstrap_of_a_ratio_equals_a_plain_loop():
+    dice = np.random.default_rng(1)
+    errors, words = dice.integers(0, 5, 60), dice.integers(3, 30, 60)
+    clusters = np.array([f"s{k}" for k in dice.integers(0, 9, 60)])
+    found = stats.cluster_bootstrap(lambda e, w: e / w, [errors, words], clusters, resamples=20_000)
+    names, estimates = sorted(set(clusters)), []
+    for _ in range(4000):
+        picked = np.concatenate([np.flatnonzero(clusters == name) for name in dice.choice(names, len(names))])
+        estimates.append(errors[picked].sum() / words[picked].sum())
+    low, high = np.quantile(estimates, [0.025, 0.975])
+    assert found.value == pytest.approx(errors.sum() / words.sum())
+    assert (found.low, found.high) == pytest.approx((low, high), rel=0.05)
+
+
+def test_intervals_refuse_what_they_cannot_mean():
+    for values, clusters in (([], []), ([0.1, float("nan")], ["a", "b"]), ([0.1], ["a", "b"])):
+        with pytest.raises(ValueError):
+            stats.cluster_bootstrap_mean(values, clusters)
+    with pytest.raises(ValueError):
+        stats.wilson(3, 0)
+    with pytest.raises(ValueError):
+        stats.wilson(4, 3)
+
+
+def test_wilson_equals_its_formula():
+    z = scipy.stats.norm.ppf(0.975)
+    for k, n in ((0, 22), (14, 22), (27, 200), (200, 200)):
+        p = k / n
+        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+        assert stats.wilson(k, n) == pytest.approx((centre - half, centre + half), abs=1e-12)
+
+
+# Measurements and tables
+
+
+def made_up_rows() -> pd.DataFrame:
+    """Three systems, two speakers, one utterance per bucket and speaker; similarities chosen for round answers."""
+    texts = {
+        "ultra-short": "a lamp",
+        "short": "the old river never sleeps",
+        "long": "nobody asks the quiet garden why it waits",
+    }
+    lines = []
+    for system, similarity in {"personavoice": 0.7, "impostor": 0.5, "ground-truth": 0.9}.items():
+        for speaker in ("s0", "s1"):
+            for bucket, text in texts.items():
+                words = text.split()
+                heard = words[: len(words) // 2] if system == "personavoice" and bucket == "long" else words
+                broken = system == "personavoice" and bucket == "ultra-short" and speaker == "s1"
+                rate = 1.0 if broken else 1 - len(heard) / len(words)
+                value = float("nan") if broken else similarity
+                lines.append(
+                    {
+                        "system": system,
+                        "utterance": f"{speaker}-{bucket}",
+                        "speaker": speaker,
+                        "words": len(words),
+                        "bucket": bucket,
+                        "reference_seconds": 1.0,
+                        "seed": 0,
+                        "text": text,
+                        "reference_text": "",
+                        "hypothesis": "" if broken else " ".join(heard),
+                        "wer": rate,
+                        "wer_capped": rate,
+                        **{f"secs_{e}_{r}": value for e in ("ecapa", "ge2e") for r in ("clip", "speaker")},
+                        "dnsmos": float("nan") if broken else 3.0,
+                        "generated_seconds": 1.0,
+                        "synthesis_seconds": 0.5,
+                        "error": "broken" if broken else "",
+                    }
+                )
+    return pd.DataFrame(lines)
+
+
+def test_measurements_by_hand():
+    measured = measure.measure(made_up_rows(), resamples=200)
+
+    def value(metric, stratum="overall", system="personavoice"):
+        return measure.lookup(measured, metric, stratum, system)
+
+    assert value("wer")["value"] == pytest.approx((1 + 0.5 + 0.5) / 6)
+    assert value("wer_corpus")["value"] == pytest.approx((2 + 4 + 4) / (2 * (2 + 5 + 8)))
+    assert value("secs_ecapa_clip")["value"] == pytest.approx(0.7) and value("secs_ecapa_clip")["n"] == 5
+    assert value("secs_ecapa_clip")["failures"] == 1
+    assert value("secs_retention")["value"] == pytest.approx(0.5)
+    assert value("secs_retention", system="impostor")["value"] == 0
+    assert value("cfr")["value"] == pytest.approx(
+        1 / 6
+    )  # exactly one half is no catastrophe, a failure is one
+    assert (value("cfr")["low"], value("cfr")["high"]) == pytest.approx(stats.wilson(1, 6))
+    assert value("wer", "short")["n"] == 4 and value("wer", "ultra-short")["n"] == 2
+    assert value("wer", "5-8 words")["value"] == 0 and value("wer", "long")["value"] == pytest.approx(0.5)
+
+
+def test_retention_needs_its_frame():
+    rows = made_up_rows()
+    measured = measure.measure(
+        rows[rows["system"] == "personavoice"], ["secs_retention"], ["overall"], resamples=50
+    )
+    assert measure.lookup(measured, "secs_retention", "overall", "personavoice") is None
+
+
+def test_the_key_table_sets_the_paper_beside_the_measurement():
+    table = tables.key_results(made_up_rows(), {"personavoice": {"median": 0.5, "low": 0.4, "high": 0.75}})
+    assert list(table.columns)[:2] == ["personavoice", "PersonaVoice v10.4.8 (paper)"]
+    assert list(table.columns)[-2:] == ["ground-truth", "impostor"]
+    assert table.loc["WER, capped at 1", "PersonaVoice v10.4.8 (paper)"] == "0.1928"
+    assert table.loc["WER, capped at 1", "personavoice"].startswith("0.333 [")
+    assert table.loc["CFR (WER > 0.5)", "XTTS v2 (paper)"] == "~5.0%"
+    assert table.loc["CFR, short text (<= 8 words)", "PersonaVoice v10.4.8 (paper)"] == "35.8%"
+    assert table.loc["RTF, one utterance at a time", "personavoice"] == "0.50 (0.40-0.75)"
+    assert table.loc["RTF, one utterance at a time", "PersonaVoice v10.4.8 (paper)"] == "0.55-0.66"
+    assert table.loc["Failed syntheses", "personavoice"] == "1 of 6"
+    assert table.loc["SECS retention, GE2E (0 impostor, 1 ground truth)", "XTTS v2 (paper)"] == "-"
+
+
+def test_markdown_and_html_escape():
+    table = pd.DataFrame({"a|b": ["<x|y>"]}, index=pd.Index(["line"], name="metric"))
+    assert tables.markdown(table).splitlines() == [
+        "| metric | a\\|b |",
+        "| --- | --- |",
+        "| line | <x\\|y> |",
+    ]
+    assert "&lt;x|y&gt;" in tables.html(table)
+
+
+def test_the_readme_changes_only_between_its_marks(place):
+    recorded()
+    readme = place / "README.md"
+    readme.write_text(f"# Title\n\n{tables.BEGIN}\nold\n{tables.END}\n\nThe end.\n", encoding="utf-8")
+    tables.readme_block("mini", readme)
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith("# Title\n\n") and text.endswith("\n\nThe end.\n") and "old" not in text
+    assert "| WER, capped at 1 |" in text and "20 utterances" in text
+    tables.readme_block("mini", readme)
+    assert readme.read_text(encoding="utf-8") == text
+    readme.write_text(f"{tables.END}\n{tables.BEGIN}\n", encoding="utf-8")
+    with pytest.raises(tables.TableError, match="results:begin"):
+        tables.readme_block("mini", readme)
+
+
+# The paper's numbers
+
+
+def test_reported_numbers_are_as_printed():
+    table = reported.read("key_results")
+    for metric, system, low, high in (
+        ("secs_ecapa_overall", "PersonaVoice v10.4.8", 0.4945, 0.4945),
+        ("secs_ecapa_long", "F5-TTS Official", 0.22, 0.22),
+        ("wer_overall", "CosyVoice", 0.6130, 0.6130),
+        ("utmos", "PersonaVoice v10.4.8", 4.0, 4.5),
+        ("rtf", "PersonaVoice v10.4.8", 0.55, 0.66),
+    ):
+        entry = reported.printed(table, metric, system)
+        assert (entry["low"], entry["high"]) == (low, high) and not entry["estimated"]
+    assert reported.printed(table, "cfr_overall", "F5-TTS Official")["estimated"]
+    assert not reported.printed(table, "cfr_overall", "PersonaVoice v10.4.8")["estimated"]
+    assert not table["source"].eq("").any()
+    assert set(reported.read("retired_modules")["system"]) >= {"IBOP", "TD-CFG", "SBM", "GRPO", "Best-of-N"}
+
+
+def test_the_configuration_is_the_papers_parameter_table():
+    table = reported.read("parameters").set_index("metric")["value"]
+    defaults = {field.name: getattr(config.Inference(), field.name) for field in fields(config.Inference)}
+    assert len(table) == 19
+    for name, value in table.items():
+        own = defaults[name]
+        if isinstance(own, bool | tuple):
+            assert str(own).replace(" ", "") == value, name
+        else:
+            assert float(value) == own, name

@@ -1,0 +1,306 @@
+"""The pipeline over a tiny untrained backbone: seeds, batches, lengths, levels, transcripts, errors."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from babble import babble
+
+from pvlib import audio, backbone, hub, laag, paths, text, vocoder
+from pvlib.audio import SAMPLE_RATE, AudioError, AudioWarning
+from pvlib.config import MINI, ConfigError, Inference
+from pvlib.text import TextError, TextWarning
+from pvlib.voice import MAX_BATCH, Job, PersonaVoice, SynthesisError, prepare_text
+
+TINY = replace(
+    MINI,
+    inference=Inference(steps=2),
+    backbone=replace(MINI.backbone, dim=32, depth=2, heads=2, dim_head=16, text_dim=16, conv_layers=1),
+    vocoder=replace(MINI.vocoder, dim=16, intermediate_dim=32, num_layers=1),
+)
+LONG = "The river keeps its secrets, and the hills keep theirs; nobody asks. " * 4
+
+
+class Recogniser:
+    """Hears what it was told to hear."""
+
+    def __init__(self, hears: str = "hello there"):
+        self.hears, self.heard = hears, []
+
+    def transcribe(self, waves):
+        self.heard += waves
+        return [self.hears for _ in waves]
+
+
+class Encoder:
+    def embed(self, waves):
+        return torch.nn.functional.normalize(torch.ones(len(waves), 192), dim=-1)
+
+
+@pytest.fixture(scope="module")
+def models():
+    torch.manual_seed(0)
+    network, decoder = backbone.build(TINY.backbone), vocoder.build(TINY.vocoder).eval()
+    for parameter in network.parameters():  # the official zero initialisation would return the noise itself
+        torch.nn.init.normal_(parameter, std=0.1)
+    return network.eval(), decoder
+
+
+@pytest.fixture
+def voice(models):
+    return PersonaVoice(TINY, *models, Recogniser(), Encoder())
+
+
+@pytest.fixture(scope="module")
+def reference(models):
+    return PersonaVoice(TINY, *models, Recogniser(), Encoder()).reference(babble(1.0))
+
+
+# The reference
+
+
+def test_reference_of_an_array_and_of_its_file_agree(voice, reference, tmp_path):
+    soundfile.write(tmp_path / "a.wav", babble(1.0), SAMPLE_RATE, subtype="FLOAT")
+    other = voice.reference(tmp_path / "a.wav")
+    np.testing.assert_array_equal(other.wave, reference.wave)
+    torch.testing.assert_close(other.mel, reference.mel)
+    assert reference.mel.shape == (len(reference.wave) // 256 + 1, 100)
+    assert reference.embedding.shape == (192,)
+
+
+def test_the_recogniser_hears_the_prepared_clip_unless_told(voice):
+    reference = voice.reference(babble(1.0))
+    np.testing.assert_array_equal(voice.recognizer.heard[0], reference.wave)
+    assert reference.text == "hello there. "
+    voice.recognizer.heard.clear()
+    assert voice.reference(babble(1.0), text="Good Day!").text == "good day! "
+    assert not voice.recognizer.heard
+
+
+def test_a_clip_without_words_needs_a_transcript(voice):
+    voice.recognizer.hears = " "
+    with pytest.raises(TextError, match=r"no words were recognised in b\.wav; give its transcript"):
+        voice.reference(babble(1.0), name="b.wav")
+    with pytest.raises(TextError, match="the transcript of b.wav is empty"):
+        voice.reference(babble(1.0), name="b.wav", text=" ")
+
+
+def test_of_a_long_recording_twelve_seconds_are_used(voice):
+    with pytest.warns(AudioWarning, match=r"lasts 14\.0 s; its first 12 s"):
+        cut = voice.reference(babble(14.0))
+    np.testing.assert_array_equal(cut.wave, voice.reference(babble(14.0)[: 12 * SAMPLE_RATE]).wave)
+    with pytest.raises(AudioError, match="transcript would not fit"):
+        voice.reference(babble(14.0), text="far too much")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        voice.reference(babble(11.0), text="fits")
+
+
+# Speech
+
+
+def test_a_seed_repeats_and_another_differs(voice, reference):
+    first, again, other = voice.synthesise([Job(reference, "good day", seed) for seed in (7, 7, 8)])
+    np.testing.assert_allclose(first.wave, again.wave, atol=1e-5)
+    assert not np.allclose(first.wave, other.wave, atol=1e-3)
+
+
+def test_a_job_does_not_depend_on_its_company(voice, reference):
+    jobs = [Job(reference, "a quiet word or two", 3), Job(reference, LONG, 4), Job(reference, "no", 5)]
+    together = voice.synthesise(jobs)
+    for job, speech in zip(jobs, together, strict=True):
+        (alone,) = voice.synthesise([job])
+        torch.testing.assert_close(alone.mel, speech.mel, atol=1e-3, rtol=1e-3)
+        assert len(alone.wave) == len(speech.wave)
+
+
+def test_the_random_state_is_left_alone(voice, reference):
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    voice.synthesise([Job(reference, "good day")])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_lengths_follow_the_official_formula(voice, reference):
+    (speech,) = voice.synthesise([Job(reference, "Good day to you.")])
+    hops = len(reference.wave) // 256
+    total = hops + int(hops / len("hello there. ") * len(" good day to you."))
+    assert speech.chunks == [laag.Chunk(" good day to you.", total, 2.5, pytest.approx(0.2), False)]
+    assert speech.frames == len(speech.mel) == total - len(reference.mel)
+    assert (speech.frames - 1) * 256 - 7200 <= len(speech.wave) <= (speech.frames - 1) * 256
+    assert speech.seconds > 0
+
+
+def test_chunks_are_spliced(voice, reference):
+    (speech,) = voice.synthesise([Job(reference, LONG, 2)])
+    assert len(speech.chunks) == 4 and all(c.film for c in speech.chunks)
+    assert len(speech.mel) == speech.frames - 3 * 14
+    (first,) = voice.synthesise([Job(reference, speech.chunks[0].text, 2)])
+    torch.testing.assert_close(
+        speech.mel[: first.frames - 14], first.mel[: first.frames - 14], atol=1e-3, rtol=1e-3
+    )
+
+
+def test_each_chunk_has_noise_of_its_own(voice, reference, monkeypatch):
+    seeds = []
+    sample = voice.backbone.sample
+    monkeypatch.setattr(
+        voice.backbone,
+        "sample",
+        lambda items, **k: (seeds.extend(i.seed for i in items), sample(items, **k))[1],
+    )
+    voice.synthesise([Job(reference, LONG, 2), Job(reference, "good day", 3)])
+    assert sorted(seeds) == [2000, 2001, 2002, 2003, 3000]
+
+
+def test_chunks_of_all_jobs_share_batches_of_like_length(voice, reference, monkeypatch):
+    batches, finished = [], []
+    sample = voice.backbone.sample
+    monkeypatch.setattr(
+        voice.backbone,
+        "sample",
+        lambda items, **k: (batches.append([i.frames for i in items]), sample(items, **k))[1],
+    )
+    jobs = [Job(reference, "good day " * (1 + k % 5), k) for k in range(20)] + [Job(reference, LONG)]
+    made = voice.synthesise(jobs, progress=finished.append)
+    assert [len(b) for b in batches] == [MAX_BATCH, 20 + 4 - MAX_BATCH]
+    assert sum(batches, []) == sorted(sum(batches, []), reverse=True)
+    assert [s.chunks[0].text.strip() for s in made] == [
+        laag.chunk(prepare_text(j.text, voice.backbone))[0] for j in jobs
+    ]
+    assert sum(finished) == len(jobs) and len(finished) == 2
+
+
+def test_an_oracle_sets_the_length(voice, reference):
+    speech, usual = voice.synthesise([Job(reference, LONG)] * 2, duration_frames=[600, None])
+    assert len(speech.mel) == pytest.approx(600, abs=8) and len(usual.mel) != len(speech.mel)
+    with pytest.raises(ValueError, match="1 durations for 2 jobs"):
+        voice.synthesise([Job(reference, LONG)] * 2, duration_frames=[600])
+
+
+def test_the_level_returns_to_that_of_a_quiet_recording(models):
+    untrimmed = replace(TINY, inference=replace(TINY.inference, use_silero_vad=False))
+    voice = PersonaVoice(untrimmed, *models, Recogniser(), Encoder())
+    loud, quiet = voice.reference(babble(1.0, peak=0.9)), voice.reference(babble(1.0, peak=0.09))
+    assert loud.gain < 1 < quiet.gain
+    np.testing.assert_allclose(loud.wave, quiet.wave, atol=1e-5)
+    a, b = voice.synthesise([Job(loud, "good day"), Job(quiet, "good day")])
+    np.testing.assert_allclose(b.wave * quiet.gain, a.wave, atol=1e-3)
+
+
+def test_clone_is_reference_and_synthesis(voice, reference, tmp_path):
+    speech = voice.clone(babble(1.0), "good day", seed=4)
+    np.testing.assert_allclose(
+        speech.wave, voice.synthesise([Job(reference, "good day", 4)])[0].wave, atol=1e-5
+    )
+    written = audio.load(speech.write(tmp_path / "out.wav"))
+    np.testing.assert_allclose(written, speech.wave / max(1, np.abs(speech.wave).max()), atol=1e-4)
+    told = voice.clone(babble(1.0), "good day", text_of_reference="quite another transcript")
+    assert told.frames != speech.frames
+
+
+def test_ten_thousand_characters_are_planned_within_limits(voice, reference):
+    chunks = voice.plan(Job(reference, ("many words " * 1000)[: text.MAX_TEXT_CHARS]))
+    assert 75 <= len(chunks) <= 90 and max(len(c.text) for c in chunks) <= 136
+
+
+# Errors
+
+
+def test_one_bad_job_can_be_returned_instead_of_raised(voice, reference):
+    jobs = [Job(reference, "good day"), Job(reference, "..."), Job(reference, "good night")]
+    with pytest.raises(TextError, match=r"'\.\.\.' has no letter"):
+        voice.synthesise(jobs)
+    finished = []
+    good, bad, night = voice.synthesise(jobs, finished.append, errors="return")
+    assert isinstance(bad, TextError) and len(good.wave) and len(night.wave) and sum(finished) == 3
+
+
+def test_sound_that_is_not_finite_is_an_error(voice, reference, monkeypatch):
+    sample = voice.backbone.sample
+    monkeypatch.setattr(
+        voice.backbone, "sample", lambda items, **k: [m * float("nan") for m in sample(items, **k)]
+    )
+    with pytest.raises(SynthesisError, match="'good day': the generated samples are not finite"):
+        voice.synthesise([Job(reference, "good day")])
+
+
+def test_a_bad_text_is_told_before_the_recording_is_read(voice, tmp_path):
+    with pytest.raises(TextError):
+        voice.clone(tmp_path / "missing.wav", "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"use_ceag": True}, {"best_of_n": 3}, {"env_weight": 0.5}, {"cfg_strength": 1.0}],
+)
+def test_parameters_without_effect_are_refused(models, change):
+    profile = replace(TINY, inference=replace(TINY.inference, **change))
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        PersonaVoice(profile, *models, Recogniser(), Encoder())
+    if change == {"cfg_strength": 1.0}:
+        PersonaVoice(
+            replace(profile, inference=replace(profile.inference, use_laag=False)), *models, None, None
+        )
+
+
+def test_load_gives_cfg_strength_to_laag(models, monkeypatch):
+    for name in hub.NAMES:
+        monkeypatch.setattr(hub, f"load_{name}", lambda profile, device: models[0])
+    for strength in (0.5, 3.0, 6.0):
+        inference = PersonaVoice.load("mini", "cpu", cfg_strength=strength, steps=5).inference
+        assert laag.guidance("good day", inference) == strength and inference.steps == 5
+    assert PersonaVoice.load("mini", "cpu", cfg_strength=3.0, laag_cfg_base=3.0).inference.laag_cfg_max == 4.0
+    with pytest.raises(ConfigError, match="nfe"):
+        PersonaVoice.load("mini", "cpu", nfe=5)
+    with pytest.raises(ConfigError, match="'sometimes'"):
+        PersonaVoice.load("mini", "cpu", gate="sometimes")
+
+
+def test_load_without_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path)
+    with pytest.raises(hub.WeightsError, match=r"backbone\.safetensors is missing"):
+        PersonaVoice.load("mini", "cpu")
+
+
+# Text
+
+
+@pytest.mark.parametrize(
+    "given, spoken",
+    [
+        ("Hello,  World;\nit’s me…", "hello, world, it's me..."),
+        ("Café naïve Straße", "cafe naive strasse"),
+        ("a\u0301b", "ab"),
+        ("(so-called) “friends”", "so-called friends"),
+        ("3rd, 12th, 21st and 100th", "third, twelfth, twenty-first and one hundredth"),
+        ("$1, $2.50 and 50%", "one dollar, two point five zero dollars and fifty percent"),
+        ("1,234 & 0", "one thousand two hundred thirty-four and zero"),
+        ("007 or 12345678", "zero zero seven or one two three four five six seven eight"),
+    ],
+)
+def test_text_is_put_into_the_models_letters(given, spoken):
+    assert text.normalise(given, MINI.backbone.vocabulary) == spoken
+
+
+def test_what_is_not_spoken_is_told():
+    with pytest.warns(TextWarning, match=r"not spoken: 😀 м и р"):
+        assert text.normalise("hi 😀 мир there", MINI.backbone.vocabulary) == "hi there"
+
+
+def test_a_vocabulary_with_digits_and_capitals_keeps_them():
+    assert text.normalise("Call 911, José", "".join(map(chr, range(32, 127)))) == "Call 911, Jose"
+
+
+def test_number_words_are_unique_and_bounded():
+    sample = [*range(0, 2000), 10_000, 99_999, 100_000, 999_999]
+    assert len({text.number_words(n) for n in sample}) == len(sample)
+    assert text.number_words(999_999) == "nine hundred ninety-nine thousand nine hundred ninety-nine"
+    for outside in (-1, 1_000_000):
+        with pytest.raises(ValueError, match="outside 0 to 999,999"):
+            text.number_words(outside)

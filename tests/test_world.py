@@ -1,0 +1,85 @@
+"""The mini world keeps its promises: strata, disjoint people and sentences, known truth."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from pvlib.world import build, corpus, rooms, voices, words
+
+
+def test_lexicon_and_lengths():
+    assert len(words.lexicon()) >= 1500
+    grammar = words.Grammar(np.random.default_rng(0))
+    known = set(words.lexicon())
+    for length in [1, 2, 3, 4, 5, 8, 17, 40, 70]:
+        for _ in range(5):
+            spoken = [w.strip(".,?!") for w in grammar.sentence(length).split()]
+            assert len(spoken) == length
+            assert set(spoken) <= known
+
+
+def test_test_texts_have_the_strata_of_the_paper():
+    lengths = [len(task.text.split()) for task in build.tasks("test")]
+    strata = Counter("ultra" if n <= 4 else "short" if n <= 8 else "long" for n in lengths)
+    assert strata == {"ultra": 22, "short": 31, "long": 147}
+    assert max(lengths) == 70
+
+
+def test_people_and_sentences_are_disjoint():
+    people = {split: {s.name for s in build.speakers(split)} for split in ("train", "dev", "test")}
+    assert {k: len(v) for k, v in people.items()} == {"train": 600, "dev": 32, "test": 40}
+    assert not people["train"] & people["test"] and not people["dev"] & people["test"]
+    trained = {s.variant for s in build.speakers("train")}
+    assert {s.variant for s in build.speakers("test")} - trained  # some base voices only in test
+    train_texts = {task.text for task in build.tasks("train")}
+    assert not train_texts & {task.text for task in build.tasks("test")}
+
+
+def test_test_places_are_unheard():
+    assert all(take.place < rooms.TRAIN_PLACES for task in build.tasks("train") for take in task.takes)
+    assert all(take.place >= rooms.TRAIN_PLACES for task in build.tasks("test") for take in task.takes)
+
+
+def test_noise_is_at_the_ratio_it_says():
+    rng = np.random.default_rng(3)
+    silent, loud = np.zeros(24_000, np.float32), rng.standard_normal(24_000).astype(np.float32) * 0.05
+    wave = np.concatenate([silent, loud, silent])
+    recorded, snr = rooms.place_in(wave, "car", 1, 42, rng)
+    noise = np.mean(recorded[:20_000].astype(float) ** 2)
+    speech = np.mean(recorded.astype(float) ** 2) - noise
+    assert 10 * np.log10(speech / noise) == pytest.approx(snr, abs=1.0)
+
+
+def test_emotions_move_the_controls_in_opposite_ways():
+    happy, sad = voices.emotion_prosody("happy", 1), voices.emotion_prosody("sad", 1)
+    assert happy.pitch > 1 > sad.pitch and happy.rate > 1 > sad.rate
+    assert voices.emotion_prosody("angry", 0) == voices.Prosody()
+
+
+def test_the_same_task_sounds_the_same_and_words_are_where_they_say():
+    pytest.importorskip("pyworld")
+    task = build.tasks("test")[3]
+    (row, first), *_ = build.perform(task)
+    (_, again), *_ = build.perform(task)
+    assert np.array_equal(first, again)
+    spoken = [w for w, _, _ in row["word_times"]]
+    assert spoken == [w.strip(".,?!") for w in task.text.split()]
+    starts = [s for _, s, _ in row["word_times"]]
+    assert starts == sorted(starts) and row["word_times"][-1][2] <= len(first) / 24_000
+    wave = first.astype(float) / 32768
+    start, end = row["word_times"][0][1], row["word_times"][-1][2]
+    inside = np.sqrt(np.mean(wave[int(start * 24_000) : int(end * 24_000)] ** 2))
+    before = np.sqrt(np.mean(wave[: int(0.04 * 24_000)] ** 2))
+    assert inside > 3 * before
+
+
+def test_a_corpus_cut_short_is_named(tmp_path):
+    with pytest.raises(corpus.CorpusError, match="pvlib world build"):
+        corpus.Corpus(tmp_path, "train")
+    row = {"utterance": "a", "offset": 0, "samples": 100, "text": "a", "word_times": []}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "train.pcm").write_bytes(b"\0" * 50)
+    with pytest.raises(corpus.CorpusError, match="cut short"):
+        corpus.Corpus(tmp_path, "train")
