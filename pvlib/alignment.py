@@ -39,13 +39,19 @@ def weighted(weights: Tensor, start: Tensor, stop: Tensor, n: int) -> Tensor:
     total = ends[:, -1:].clamp(min=1e-6)
     edges = start[:, None] + ends / total * (stop - start)[:, None]
     index = torch.searchsorted(edges.contiguous(), t.float() + 0.5).clamp(max=weights.shape[1] - 1)
-    last = ((weights > 0) * torch.arange(1, weights.shape[1] + 1, device=weights.device)).amax(1, keepdim=True) - 1
+    last = ((weights > 0) * torch.arange(1, weights.shape[1] + 1, device=weights.device)).amax(
+        1, keepdim=True
+    ) - 1
     inside = (t >= start[:, None]) & (t < stop[:, None]) & (last >= 0)
     return torch.where(inside, torch.minimum(index, last), -1)
 
 
 def from_words(
-    text: str, words: list[tuple[str, float, float]], weight: dict[str, float], tokens_per_second: float, n: int
+    text: str,
+    words: list[tuple[str, float, float]],
+    weight: dict[str, float],
+    tokens_per_second: float,
+    n: int,
 ) -> Tensor:
     """The true alignment of an utterance whose word times are known.
 
@@ -87,7 +93,9 @@ def within(index: Tensor) -> Tensor:
     new[:, 1:] = index[:, 1:] != index[:, :-1]
     start = torch.where(new, t, 0).cummax(1).values
     run = new.cumsum(1) - 1
-    lengths = torch.zeros(b, n, device=index.device).scatter_add_(1, run, torch.ones(b, n, device=index.device))
+    lengths = torch.zeros(b, n, device=index.device).scatter_add_(
+        1, run, torch.ones(b, n, device=index.device)
+    )
     length = lengths.gather(1, run)
     features = torch.stack([(t - start + 0.5) / length, torch.log1p(length)], dim=-1)
     return features.masked_fill((index < 0).unsqueeze(-1), 0.0)

@@ -27,6 +27,8 @@ CLIP_SECONDS = 1
 CLIP_SAMPLES = CLIP_SECONDS * SAMPLE_RATE
 CLIP_FRAMES = CLIP_SAMPLES // HOP_LENGTH + 1  # 94: centred frames of a one-second clip
 
+VORBIS_COMPRESSION = 0.8  # of 0..1: about 42 kbit/s for a voice at 24 kHz
+
 MIN_SECONDS = 0.3  # less is not a voice
 MAX_SECONDS = 600.0  # more is refused rather than read into memory
 SILENCE_PEAK = 1e-4  # -80 dB of full scale: a signal that swings less is silence
@@ -200,7 +202,8 @@ def write(path: str | Path, wave: np.ndarray, rate: int = SAMPLE_RATE) -> Path:
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(partial, wave, rate, format=kind, subtype=subtype)
+        level = VORBIS_COMPRESSION if subtype == "VORBIS" else None
+        soundfile.write(partial, wave, rate, format=kind, subtype=subtype, compression_level=level)
         os.replace(partial, path)
     except (OSError, soundfile.LibsndfileError) as error:
         raise AudioError(

@@ -10,6 +10,7 @@ character alignment per row, and a mask that keeps padding out of the attention.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -36,7 +37,9 @@ class AlignedTextEmbedding(TextEmbedding):
     """
 
     def __init__(self, vocabulary: int, text_dim: int, *, conv_layers: int, durations: bool):
-        super().__init__(vocabulary, text_dim, mask_padding=True, average_upsampling=True, conv_layers=conv_layers)
+        super().__init__(
+            vocabulary, text_dim, mask_padding=True, average_upsampling=True, conv_layers=conv_layers
+        )
         self.durations = durations
         if durations:
             self.register_buffer("expected", torch.ones(vocabulary + 1))
@@ -65,7 +68,9 @@ class AlignedTextEmbedding(TextEmbedding):
         for block in self.text_blocks:
             x = block(x).masked_fill(silent, 0.0)
 
-        x = x.gather(1, index.clamp(min=0).unsqueeze(-1).expand(-1, -1, x.shape[-1]))  # (b, nt, d) -> (b, n, d)
+        x = x.gather(
+            1, index.clamp(min=0).unsqueeze(-1).expand(-1, -1, x.shape[-1])
+        )  # (b, nt, d) -> (b, n, d)
         if self.durations and not drop_text:
             x = x + self.place(alignment.within(index).to(x.dtype))
         return x.masked_fill((index < 0).unsqueeze(-1), 0.0)
@@ -131,7 +136,9 @@ class Item:
     frames: int
     seed: int = 0
     cfg_strength: float = 2.5
-    pinned: bool = True  # the reference text keeps to the reference frames; needs the "durations" conditioning
+    pinned: bool = (
+        True  # the reference text keeps to the reference frames; needs the "durations" conditioning
+    )
 
 
 class Backbone(nn.Module):
@@ -143,21 +150,23 @@ class Backbone(nn.Module):
         conditioning = settings.text_conditioning
         if conditioning not in ("padded", "average", "durations"):
             raise config.ConfigError(f"no text conditioning {conditioning!r}: padded, average or durations")
-        transformer = DiT(
-            dim=settings.dim,
-            depth=settings.depth,
-            heads=settings.heads,
-            dim_head=settings.dim_head,
-            dropout=0.0,
-            ff_mult=settings.ff_mult,
-            mel_dim=settings.mel_dim,
-            text_num_embeds=len(vocabulary),
-            text_dim=settings.text_dim,
-            text_mask_padding=True,
-            conv_layers=settings.conv_layers,
-            pe_attn_head=settings.pe_attn_head,
-            attn_mask_enabled=settings.attn_mask_enabled,
-        )
+        with warnings.catch_warnings():  # about the memory that a mask takes on a GPU, in every run
+            warnings.filterwarnings("ignore", message="attn_mask_enabled")
+            transformer = DiT(
+                dim=settings.dim,
+                depth=settings.depth,
+                heads=settings.heads,
+                dim_head=settings.dim_head,
+                dropout=0.0,
+                ff_mult=settings.ff_mult,
+                mel_dim=settings.mel_dim,
+                text_num_embeds=len(vocabulary),
+                text_dim=settings.text_dim,
+                text_mask_padding=True,
+                conv_layers=settings.conv_layers,
+                pe_attn_head=settings.pe_attn_head,
+                attn_mask_enabled=settings.attn_mask_enabled,
+            )
         if conditioning != "padded":
             transformer.text_embed = AlignedTextEmbedding(
                 len(vocabulary),
@@ -251,7 +260,9 @@ class Backbone(nn.Module):
             return []
         for item in items:
             if item.frames <= item.mel.shape[0]:
-                raise ValueError(f"{item.frames} frames for {item.text!r} leave nothing to say after the reference")
+                raise ValueError(
+                    f"{item.frames} frames for {item.text!r} leave nothing to say after the reference"
+                )
         device, cfm = self.device, self.cfm
         lengths = torch.tensor([cfm.tokens(item.frames) for item in items], device=device)
         known = torch.tensor([cfm.tokens(item.mel.shape[0]) for item in items], device=device)
@@ -262,14 +273,18 @@ class Backbone(nn.Module):
         for row, item in enumerate(items):
             cond[row, : known[row]] = cfm.stacked(item.mel[None].float().to(device))[0]
             generator = torch.Generator().manual_seed(item.seed)
-            noise[row, : lengths[row]] = torch.randn(int(lengths[row]), cfm.num_channels, generator=generator).to(device)
+            noise[row, : lengths[row]] = torch.randn(
+                int(lengths[row]), cfm.num_channels, generator=generator
+            ).to(device)
         mask = lens_to_mask(lengths) if len(items) > 1 else None
         strength = torch.tensor([item.cfg_strength for item in items], device=device)[:, None, None]
 
         x = noise
-        times = time_grid(steps, sway_coef, device)
+        times = self.times(steps, sway_coef)
         precision = (
-            torch.autocast(device.type, dtype=self.precision) if self.precision != torch.float32 else nullcontext()
+            torch.autocast(device.type, dtype=self.precision)
+            if self.precision != torch.float32
+            else nullcontext()
         )
         self.eval()
         try:
@@ -286,21 +301,20 @@ class Backbone(nn.Module):
             for row, item in enumerate(items)
         ]
 
+    def times(self, steps: int, sway_coef: float | None) -> Tensor:
+        """Times 0..1 of the official sampler: (steps + 1,), pruned for the few NFE it knows, then swayed."""
+        t = get_epss_timesteps(steps, device=self.device, dtype=torch.float32)
+        return t if sway_coef is None else t + sway_coef * (torch.cos(math.pi / 2 * t) - 1 + t)
+
     def velocity(
         self, x: Tensor, cond: Tensor, text: Tensor, t: Tensor, mask: Tensor | None, strength: Tensor
     ) -> Tensor:
         """The guided velocity at time t, conditional and unconditional rows in one pass: (b, n, d)."""
-        both = self.transformer(x=x, cond=cond, text=text, time=t, mask=mask, cfg_infer=True, cache=True).float()
+        both = self.transformer(
+            x=x, cond=cond, text=text, time=t, mask=mask, cfg_infer=True, cache=True
+        ).float()
         conditional, unconditional = both.chunk(2)
         return conditional + (conditional - unconditional) * strength
-
-
-def time_grid(steps: int, sway_coef: float | None, device: torch.device | str = "cpu") -> Tensor:
-    """Times 0..1 of the official sampler: (steps + 1,), pruned for the few NFE it knows, then swayed."""
-    t = get_epss_timesteps(steps, device=device, dtype=torch.float32)
-    if sway_coef is not None:
-        t = t + sway_coef * (torch.cos(math.pi / 2 * t) - 1 + t)
-    return t
 
 
 def build(settings: config.Backbone, vocabulary: dict[str, int] | None = None) -> Backbone:

@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from f5_tts.model.modules import apply_rotary_pos_emb
 from torch import Tensor, nn
 
-from pvlib import backbone
+if TYPE_CHECKING:
+    from pvlib.backbone import Backbone, Item
 
 
 class _Recorder(nn.Module):
@@ -34,6 +35,8 @@ class _Recorder(nn.Module):
 
 def weights(attn, x: Tensor, mask: Tensor | None, rope, pe_attn_head: int | None) -> Tensor:
     """Attention weights of an official attention module: x (b, n, d) to (b, h, n, n), masked keys at zero."""
+    from f5_tts.model.modules import apply_rotary_pos_emb  # drags much along, so only when it is needed
+
     b, n, _ = x.shape
     query, key = (
         layer(x).view(b, n, attn.heads, -1).transpose(1, 2)  # (b, n, h d) -> (b, h, n, d)
@@ -45,7 +48,9 @@ def weights(attn, x: Tensor, mask: Tensor | None, rope, pe_attn_head: int | None
         frequencies, scale = rope
         q_scale, k_scale = (1.0, 1.0) if scale is None else (scale, scale**-1.0)
         heads = attn.heads if pe_attn_head is None else pe_attn_head
-        query = torch.cat([apply_rotary_pos_emb(query[:, :heads], frequencies, q_scale), query[:, heads:]], dim=1)
+        query = torch.cat(
+            [apply_rotary_pos_emb(query[:, :heads], frequencies, q_scale), query[:, heads:]], dim=1
+        )
         key = torch.cat([apply_rotary_pos_emb(key[:, :heads], frequencies, k_scale), key[:, heads:]], dim=1)
     scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
     if mask is not None:
@@ -54,7 +59,7 @@ def weights(attn, x: Tensor, mask: Tensor | None, rope, pe_attn_head: int | None
 
 
 @contextmanager
-def recording(model: backbone.Backbone, layers: Sequence[int]) -> Iterator[dict[int, list[Tensor]]]:
+def recording(model: Backbone, layers: Sequence[int]) -> Iterator[dict[int, list[Tensor]]]:
     """Keep the attention weights of these blocks for every forward pass inside: {layer: [(b, h, n, n), ...]}.
 
     Raises IndexError on a layer the model does not have.
@@ -76,7 +81,7 @@ def entropy(maps: Tensor) -> Tensor:
     return -(maps * maps.clamp(min=1e-12).log()).sum(-1).mean(-1)
 
 
-def text_columns(model: backbone.Backbone, item: backbone.Item) -> Tensor:
+def text_columns(model: Backbone, item: Item) -> Tensor:
     """At which character each token sounds: (n,), -1 for none."""
     index = model.alignment_of([item])
     if index is not None:
@@ -119,8 +124,8 @@ class AttentionMaps:
 
 
 def attention_maps(
-    model: backbone.Backbone,
-    item: backbone.Item,
+    model: Backbone,
+    item: Item,
     *,
     layers: Sequence[int] = (-2, -1),
     t: float = 0.25,
@@ -128,7 +133,7 @@ def attention_maps(
     sway_coef: float | None = -1.0,
 ) -> AttentionMaps:
     """Sample one item and return the attention of these blocks, in full at the step nearest time t."""
-    times = backbone.time_grid(steps, sway_coef)[:-1]
+    times = model.times(steps, sway_coef)[:-1].cpu()
     with recording(model, layers) as tapes:
         model.sample([item], steps=steps, sway_coef=sway_coef)
     text = item.reference_text + item.text

@@ -95,7 +95,7 @@ class CTCRecognizer(nn.Module):
             texts.append(" ".join(text.split()))
         return texts
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def transcribe(self, waves: list[np.ndarray]) -> list[str]:
         """Lower-case words of each waveform (24 kHz, any lengths), in order; "" where none is heard.
 

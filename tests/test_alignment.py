@@ -17,7 +17,9 @@ def test_average_equals_the_official_upsampling():
         data = torch.randn(3, n, 4, generator=generator) * mask[..., None]
         expected = official.average_upsample_text_by_mask(data, mask, lengths)
         index = alignment.average(counts, lengths, n)
-        ours = data[:, :nt].gather(1, index.clamp(min=0)[..., None].expand(-1, -1, 4)) * (index >= 0)[..., None]
+        ours = (
+            data[:, :nt].gather(1, index.clamp(min=0)[..., None].expand(-1, -1, 4)) * (index >= 0)[..., None]
+        )
         torch.testing.assert_close(ours, expected)
 
 

@@ -78,7 +78,7 @@ def test_nothing_to_say_is_refused():
 def test_official_weights_names_at_full_size():
     with torch.device("meta"):
         model = backbone.Backbone(config.PAPER.backbone, {str(i): i for i in range(2545)})
-    names = [k for k in model.transformer.state_dict()]
+    names = list(model.transformer.state_dict())
     assert sum(p.numel() for p in model.transformer.parameters()) == 337_096_804
     assert len(names) + 2 == 364  # the checkpoint also counts the EMA's `initted` and `step`
 

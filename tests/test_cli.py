@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -55,12 +55,10 @@ def no_models(monkeypatch):
 
 
 def test_help_answers_within_a_second():
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        assert pvlib("--help").returncode == 0
-        times.append(time.perf_counter() - start)
-    assert min(times) < 1
+    before = os.times()
+    assert pvlib("--help").returncode == 0
+    after = os.times()  # of the processor, so that a busy machine does not matter
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 1
 
 
 def test_help_imports_nothing_heavy():

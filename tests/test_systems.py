@@ -66,7 +66,17 @@ def test_systems_are_made_by_name_with_variants():
     variant = systems.create("personavoice@steps=8,use_laag=False", "mini", "cpu")
     assert (variant.profile.inference.steps, variant.profile.inference.use_laag) == (8, False)
     assert variant.profile.inference.cfg_strength == MINI.inference.cfg_strength
-    for bad in ("xtts", "personavoice@steps", "personavoice@stairs=3", "personavoice@steps=0"):
+    assert systems.parse("personavoice@ceag_layers=(-3,-1),steps=4")[1] == {
+        "ceag_layers": (-3, -1),
+        "steps": 4,
+    }
+    for bad in (
+        "xtts",
+        "personavoice@steps",
+        "personavoice@stairs=3",
+        "personavoice@steps=0",
+        "f5-official@steps='x'",
+    ):
         with pytest.raises(ConfigError):
             systems.create(bad, "mini", "cpu")
 
@@ -205,7 +215,8 @@ def test_f5_as_published_is_told_that_the_clip_says_the_target(f5_system, reques
 
 
 def test_f5_repeats_a_seed_and_leaves_the_random_state_alone(f5_system, request_of):
-    system, cfm = f5_system("f5-official")
+    system, _ = f5_system("f5-official")
+    system.synthesise([request_of()])  # loads the models
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)

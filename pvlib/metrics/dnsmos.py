@@ -11,6 +11,7 @@ import torch
 from pvlib.audio import SAMPLE_RATE, resample
 
 DNSMOS_RATE = 16_000
+WINDOW = int(9.01 * DNSMOS_RATE)  # what the network hears at once
 
 
 @lru_cache(maxsize=1)
@@ -48,7 +49,9 @@ def scores(wave: np.ndarray, rate: int = SAMPLE_RATE) -> dict[str, float]:
     """P.835 scores of one utterance, each roughly 1 (bad) to 5 (excellent).
 
     wave: (s,) mono, any level; scaled down where it leaves -1..1. The model hears 16 kHz in windows of 9.01 s, one
-    per second; shorter sound is repeated until it fills one, and the windows are averaged.
+    per second, averaged. Shorter sound is repeated until it fills one window, and only one: the package goes on
+    repeating and averages up to nine shifted windows of the same sound, which costs nine times as much and moves
+    the score by less than 0.1.
     Returns {"overall", "signal", "background"}. Raises ValueError on empty or non-finite samples.
     """
     wave = np.asarray(wave, dtype=np.float32)
@@ -56,6 +59,8 @@ def scores(wave: np.ndarray, rate: int = SAMPLE_RATE) -> dict[str, float]:
         raise ValueError("DNSMOS needs finite mono samples")
     wave = resample(wave, rate, DNSMOS_RATE)
     wave = wave / max(1.0, float(np.abs(wave).max()))
+    if len(wave) < WINDOW:
+        wave = np.resize(wave, WINDOW)  # repeats it
     out = _model()(wave, DNSMOS_RATE, False)
     return {
         "overall": float(out["ovrl_mos"]),

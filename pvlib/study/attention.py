@@ -39,6 +39,11 @@ class Look:
         nats = -(weights * weights.clamp(min=1e-12).log()).sum(-1)
         return (nats / np.log(weights.shape[-1])).numpy()
 
+    @property
+    def text_entropy_share(self) -> np.ndarray:
+        """Entropy over the characters that sound, a share of its largest value, at each step: (steps, layers)."""
+        return (self.maps.text_entropy / np.log(len(np.unique(self.columns[self.columns >= 0])))).numpy()
+
 
 def item(voice: PersonaVoice, request: Request) -> Item:
     """What the backbone is given for the first chunk of a request."""
@@ -104,11 +109,11 @@ def summary(look: Look, table: pd.DataFrame) -> list[str]:
     voice = table.loc[table["on the reference"].idxmax()]
     words = table.loc[table["on its own character"].idxmax()]
     even = table.iloc[0]
-    text = look.maps.text_entropy / np.log(look.maps.text_maps.shape[-1])
+    text = look.text_entropy_share
     return [
         f"The generated part pays the one-second reference {table['on the reference'].mean():.1%} of its attention, "
-        f"mean of all heads; even attention would pay {even['even: on the reference']:.1%}. Most by head {voice['head']:.0f} "
-        f"of block {voice['block']:.0f}: {voice['on the reference']:.1%}.",
+        f"mean of all heads; even attention would pay {even['even: on the reference']:.1%}. Most by head "
+        f"{voice['head']:.0f} of block {voice['block']:.0f}: {voice['on the reference']:.1%}.",
         f"To the character being spoken and its neighbours: {table['on its own character'].mean():.1%}; even "
         f"attention would pay {even['even: on its own character']:.1%}. Most by head {words['head']:.0f} of block "
         f"{words['block']:.0f}: {words['on its own character']:.1%}.",

@@ -29,12 +29,11 @@ def difference(rows: pd.DataFrame, metric: str, one: str, other: str, stratum: s
     Raises ValueError when they share no utterance with a value.
     """
     own = in_stratum(rows, stratum)
-    sides = [own[own["system"] == name].set_index("utterance") for name in (one, other)]
-    both = (
-        sides[0]
-        .join(sides[1][metric], rsuffix="_other", how="inner")
-        .dropna(subset=[metric, f"{metric}_other"])
-    )
+    sides = [
+        own.loc[own["system"] == name, ["utterance", "speaker", metric]].dropna(subset=[metric])
+        for name in (one, other)
+    ]
+    both = sides[0].merge(sides[1][["utterance", metric]], on="utterance", suffixes=("", "_other"))
     if both.empty:
         raise ValueError(f"{one} and {other} share no {stratum} utterance with a value of {metric}")
     return cluster_bootstrap_mean(both[metric] - both[f"{metric}_other"], both["speaker"])
@@ -47,7 +46,7 @@ def compare(rows: pd.DataFrame, metric: str, one: str, other: str, stratum: str 
     except ValueError as error:
         return f"Not measured: {error}."
     where = "" if stratum == "overall" else f" on {stratum} texts"
-    word = "higher" if found.value > 0 else "lower"
+    word = "higher" if found.value > 0 else "lower" if found.value < 0 else "apart"
     low, high = sorted((abs(found.low), abs(found.high)))
     base = f"`{one}` against `{other}`{where}, {NAMES[metric]}: {abs(found.value):.3f} {word}"
     size = f"{found.n} {many(found.n, 'utterance')}, {found.clusters} {many(found.clusters, 'speaker')}"
@@ -97,7 +96,7 @@ def patterns(rows: pd.DataFrame) -> pd.DataFrame:
         try:
             found = difference(rows, metric, "personavoice", other, stratum)
         except ValueError:
-            lines.append((title, theirs, float("nan"), "not measured", ""))
+            lines.append((title, theirs, float("nan"), "-", "not measured"))
             continue
         lines.append(
             (title, theirs, found.value, f"{found.low:+.3f} to {found.high:+.3f}", _verdict(found, sign))

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
-from IPython.display import Image
+import pandas as pd
+from IPython.display import HTML, Image
 from matplotlib.figure import Figure
 
 from pvlib import paths
@@ -89,3 +90,11 @@ def keep(figure: Figure, name: str, folder: str | Path = "", alt: str = "") -> I
     with mpl.rc_context(STYLE):
         figure.savefig(path, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
     return Image(filename=str(path), embed=True, alt=alt or name.replace("_", " "))
+
+
+def table(frame: pd.DataFrame, *, digits: int = 3) -> HTML:
+    """A frame for display, its texts in full and its numbers rounded. A plain running index is left out."""
+    running = isinstance(frame.index, pd.RangeIndex) or not frame.index.is_unique
+    with pd.option_context("display.max_colwidth", None):
+        text = frame.to_html(border=0, na_rep="-", index=not running, float_format=f"{{:.{digits}f}}".format)
+    return HTML(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,7 +113,7 @@ def demo(seed: int = 0) -> Manifest:
     path = paths.SAMPLES / "demo.json"
     try:
         texts = json.loads(path.read_text(encoding="utf-8"))["texts"]
-        rows = [(f"{DEMO}-{item['name']}", item["text"], len(item["text"].split())) for item in texts]
+        rows = [(demo_name(item["name"]), item["text"], len(item["text"].split())) for item in texts]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ManifestError(
             f"{path} is no demo table ({error}); restore it with `git checkout -- {path.parent}`"
@@ -122,6 +123,11 @@ def demo(seed: int = 0) -> Manifest:
         speaker=DEMO, bucket=table["words"].map(bucket_of), audio="", clip="demo.wav", seed=seed
     )
     return Manifest(DEMO, table, paths.SAMPLES)
+
+
+def demo_name(name: str) -> str:
+    """The utterance name of a demo text: "short, second" is demo-short_second."""
+    return f"{DEMO}-{'_'.join(re.findall(r'[a-z0-9]+', name.lower()))}"
 
 
 def check(table: pd.DataFrame, path: Path, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pvlib import audio
-from pvlib.ceag import AttentionMaps
 from pvlib.study.look import look, styled
 
 QUIET = float(np.log(audio.MEL_FLOOR))  # the floor of a log-mel
@@ -142,7 +140,8 @@ def attention_text(
 ) -> Figure:
     """Figure 6, lower part: attention of every frame, gathered by the text token that a key frame stands for.
 
-    token_map: (n, tokens), rows summing to one at most. spans: for each token the middle of its frames (s);
+    token_map: (n, tokens), rows summing to one at most. spans: for each token the middle of its frames
+    (s), NaN for none;
     attention to the token being spoken would lie on this line. entropy: (n,) of each frame's attention over
     frames, a share of the largest possible. boundary, seconds: end of the reference and of the whole (s).
     """
@@ -150,7 +149,9 @@ def attention_text(
     left, right = figure.subplots(1, 2, width_ratios=(5, 1), sharey=True)
     extent = (-0.5, len(tokens) - 0.5, seconds, 0)
     image = _heat(left, token_map, extent=extent, vmax=_ceiling(token_map))
-    left.plot(range(len(tokens)), spans, color="#0072b2", lw=1, label="the token's own frames")
+    places = np.asarray(spans, dtype=float)
+    own = np.flatnonzero(np.isfinite(places))
+    left.plot(own, places[own], ".-", color="#0072b2", ms=3, lw=1, label="the token's own frames")
     left.axhline(boundary, color=CLIP_COLOUR, lw=1)
     left.set_xticks(range(len(tokens)), ["␣" if token == " " else token for token in tokens], fontsize=6)
     left.set(xlabel="text token (the key frames that it is spread over)", ylabel="time of the frame (s)")
@@ -158,21 +159,24 @@ def attention_text(
     figure.colorbar(image, ax=left, label="square root of the attention weight", pad=0.01)
     right.plot(entropy, (np.arange(len(entropy)) + 0.5) / len(entropy) * seconds, color="#444444", lw=0.9)
     right.axhline(boundary, color=CLIP_COLOUR, lw=1)
-    right.set(xlabel="entropy\n(share of its maximum)", xlim=(0, 1))
+    right.set(xlabel="entropy\n(share of its maximum)", xlim=(0, 1.02))
     return figure
 
 
 @styled
-def entropy_over_time(maps: AttentionMaps, window: tuple[float, float]) -> Figure:
-    """Entropy of the attention over text at each step of the sampler, one line per block; the window is shaded."""
+def entropy_over_time(
+    times: np.ndarray, share: np.ndarray, layers: Sequence[int], window: tuple[float, float]
+) -> Figure:
+    """Entropy of the attention over text at each step of the sampler, one line per block; the window is shaded.
+
+    times: (steps,) in 0..1. share: (steps, layers), entropies as a share of their largest value.
+    """
     figure = Figure(figsize=(7.0, 3.0), layout="constrained")
     ax = figure.subplots()
-    share = maps.text_entropy.numpy() / np.log(maps.text_maps.shape[-1])
-    for column, (layer, style) in enumerate(
-        zip(maps.layers, itertools.cycle(("-o", "--s", ":^")), strict=False)
-    ):
+    for column, layer in enumerate(layers):
+        style = ("-o", "--s", ":^")[column % 3]
         shade = sns.color_palette("colorblind")[column % 8]
-        ax.plot(maps.times, share[:, column], style, ms=3.5, lw=1.2, color=shade, label=f"block {layer}")
+        ax.plot(times, share[:, column], style, ms=3.5, lw=1.2, color=shade, label=f"block {layer}")
     ax.axvspan(*window, color="#eeeeee", zorder=0, label="CEAG's window")
     ax.set(xlabel="time of the flow (0 noise, 1 speech)", ylabel="entropy over text\n(share of its maximum)")
     ax.legend(fontsize=8)

@@ -112,7 +112,7 @@ def distributions(rows: pd.DataFrame, metrics: list[str], measured: pd.DataFrame
         for height, system in enumerate(systems):
             values = rows.loc[rows["system"] == system, metric].dropna()
             heights = height + np.random.default_rng(0).uniform(-0.2, 0.2, len(values))
-            ax.scatter(values, heights, s=7, color=colours[system], alpha=0.45, lw=0)
+            ax.scatter(values, heights, s=9, color=colours[system], alpha=0.45, lw=0)
         for _, mean in overall[overall["metric"] == metric].iterrows():
             height = systems.index(mean["system"]) + 0.34
             ax.plot([mean["low"], mean["high"]], [height, height], color=colours[mean["system"]], lw=1.8)
@@ -249,5 +249,5 @@ def demo(table: pd.DataFrame) -> Figure:
         ax.set_xticks(places, table["name"].str.replace("_", " "), rotation=15, ha="right")
         ax.set_ylabel(label(metric))
         ax.grid(axis="x", visible=False)
-    axes[0].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8)
     return figure

@@ -28,7 +28,7 @@ table { border-collapse: collapse; margin: 1em 0; font-size: .88em; display: blo
 th, td { padding: .25em .7em; border-bottom: 1px solid #ddd; text-align: right; }
 th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #888; }
 .highlight { background: #f6f6f6; padding: .5em .8em; overflow-x: auto; font-size: .85em; }
-.prompt { display: none; } .formula { text-align: center; margin: 1em 0; } audio { height: 2.2em; }
+.prompt, .anchor-link { display: none; } .formula { text-align: center; margin: 1em 0; } audio { height: 2.2em; }
 .output_stderr { background: #fff4e5; } .output_error, .ansi-red-fg { color: #b00020; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1.5rem; }
 figure { margin: 0; } figcaption { font-size: .85em; color: #555; }

@@ -82,6 +82,9 @@ def execute(name: str, parameters: dict[str, object], folder: Path) -> NotebookN
     target = folder / f"{name}.ipynb"
     source = paths.NOTEBOOKS / f"{name}.ipynb"
     options = {"kernel_name": KERNEL["name"], "cwd": str(paths.ROOT), "progress_bar": False}
+    options["extra_arguments"] = [
+        "--IPKernelApp.log_level=CRITICAL"
+    ]  # its remarks would break the progress bar
     try:
         return papermill.execute_notebook(str(source), str(target), parameters=parameters, **options)
     except PapermillExecutionError as error:
@@ -117,16 +120,20 @@ def _normalise_cell(cell: NotebookNode) -> NotebookNode | None:
         lines = [
             line for line in cell.source.splitlines() if "=" in line and not line.startswith("figures_dir")
         ]
-        cell.source = "\n".join(["# The recorded run; without this cell the defaults above hold.", *lines])
+        cell.source = "\n".join(
+            ["# The parameters of this run; without this cell the defaults hold.", *lines]
+        )
+        cell.id = "parameters-of-the-run"
         cell.outputs = []
     if cell.cell_type == "code":
-        cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
+        cell.outputs = [output for output in cell.outputs if not _is_noise(output)]
     return cell
 
 
-def _is_progress(output: NotebookNode) -> bool:
+def _is_noise(output: NotebookNode) -> bool:
+    """Progress bars, and what libraries say to their developers; warnings of pvlib stay."""
     if output.output_type == "stream" and output.name == "stderr":
-        return bool(_PROGRESS.search(output.text))
+        return bool(_PROGRESS.search(output.text)) or "site-packages" in output.text
     return _WIDGET in output.get("data", {})
 
 

@@ -18,6 +18,7 @@ from pvlib.systems import CONTROLS
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 ABSENT = "-"
+BACKBONE_LONG_WER = 0.5  # what the first weights should reach
 
 
 class TableError(RuntimeError):
@@ -143,7 +144,8 @@ def results_markdown(profile: str) -> str:
     rows = row_files.committed(profile, provenance["systems"])
     demo_path = folder / "demo.csv"
     demo = row_files.read_csv(demo_path) if demo_path.exists() else None
-    table = key_results(rows, committed_speeds(profile), demo)
+    measured = measure(rows)
+    table = key_results(rows, committed_speeds(profile), demo, measured=measured)
     main = [column for column in table.columns if column not in CONTROLS]
     machine = provenance["machine"]
     text = [
@@ -159,16 +161,33 @@ def results_markdown(profile: str) -> str:
     ]
     if (models := _json(folder / "models.json")) is not None:
         text += ["The judges and models themselves, on speakers and sentences that no training saw:"]
-        text += [markdown(models_table(models))]
+        text += [markdown(models_table(models, measured))]
     return "\n\n".join(text)
 
 
-def models_table(models: Mapping[str, Any]) -> pd.DataFrame:
-    """Targets of the judges and models beside what was measured, from `models.json`."""
+def models_table(models: Mapping[str, Any], measured: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Targets of the judges and models beside what was measured.
+
+    models: `models.json`. measured: the result of `measure(rows)`, which adds the backbone's line.
+    """
     lines = [
         (figure["what"], figure["target"], figure["shown"], "yes" if figure["reached"] else "no")
         for figure in models["figures"]
     ]
+    own, published = (
+        None if measured is None else lookup(measured, "wer", "long", name)
+        for name in ("personavoice", "f5-as-published")
+    )
+    if own is not None and published is not None:
+        reached = own["value"] <= BACKBONE_LONG_WER and own["value"] < published["value"]
+        lines.append(
+            (
+                "backbone: WER (uncapped) of personavoice on long texts",
+                f"at most {BACKBONE_LONG_WER:.0%}, below f5-as-published",
+                f"{own['value']:.2%} against {published['value']:.2%}",
+                "yes" if reached else "no",
+            )
+        )
     return pd.DataFrame(lines, columns=["figure", "target", "measured", "reached"]).set_index("figure")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import replace
+from importlib import import_module
 
 import torch
 
@@ -16,6 +17,17 @@ CONTROLS = ("ground-truth", "ground-truth-vocoded", "impostor")
 NAMES = (*CONTROLS, "f5-official", "f5-as-published", "personavoice")
 
 
+# module and class of each; a module is imported when it is asked for, so that controls do without the backbone
+_KINDS = {
+    "ground-truth": ("ground_truth", "GroundTruth"),
+    "ground-truth-vocoded": ("ground_truth", "GroundTruthVocoded"),
+    "impostor": ("ground_truth", "Impostor"),
+    "f5-official": ("f5", "F5Official"),
+    "f5-as-published": ("f5", "F5AsPublished"),
+    "personavoice": ("personavoice", "PersonaVoiceSystem"),
+}
+
+
 def parse(name: str) -> tuple[str, dict[str, object]]:
     """A system's name and the parameters that a variant replaces: "personavoice@steps=8,use_laag=False".
 
@@ -24,15 +36,13 @@ def parse(name: str) -> tuple[str, dict[str, object]]:
     base, _, variant = name.partition("@")
     if base not in NAMES:
         raise ConfigError(f"no system {base!r}: choose one of {', '.join(NAMES)}")
-    parameters: dict[str, object] = {}
-    for item in filter(None, variant.split(",")):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise ConfigError(f"{name!r}: write a variant as {base}@parameter=value,parameter=value")
-        try:
-            parameters[key.strip()] = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError):
-            parameters[key.strip()] = value.strip()
+    try:
+        call = ast.parse(f"variant({variant})", mode="eval").body
+        parameters = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        if call.args or None in parameters:
+            raise ValueError("a value without a name")
+    except (SyntaxError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{name!r}: write a variant as {base}@parameter=value,parameter=value") from error
     return base, parameters
 
 
@@ -50,19 +60,13 @@ def create(name: str, profile: Profile | str, device: torch.device | str | None 
     profile = get_profile(profile) if isinstance(profile, str) else profile
     base, parameters = parse(name)
     if parameters:
-        known = get_profile(profile.name, **parameters).inference  # checks names and ranges
+        try:
+            known = get_profile(profile.name, **parameters).inference  # checks names and ranges
+        except TypeError as error:
+            raise ConfigError(f"{name!r}: a value of the wrong kind ({error})") from error
         changes = {key: getattr(known, key) for key in parameters}
         profile = replace(profile, inference=replace(profile.inference, **changes))
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
-    from pvlib.systems import f5, ground_truth, personavoice
-
-    kind = {
-        "ground-truth": ground_truth.GroundTruth,
-        "ground-truth-vocoded": ground_truth.GroundTruthVocoded,
-        "impostor": ground_truth.Impostor,
-        "f5-official": f5.F5Official,
-        "f5-as-published": f5.F5AsPublished,
-        "personavoice": personavoice.PersonaVoiceSystem,
-    }[base]
-    return kind(name, profile, device)
+    module, kind = _KINDS[base]
+    return getattr(import_module(f"pvlib.systems.{module}"), kind)(name, profile, device)

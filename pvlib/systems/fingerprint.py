@@ -6,7 +6,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def fingerprint(
     }
 
 
-@lru_cache(maxsize=1)
+@cache
 def package_versions() -> dict[str, str]:
     """Versions of the packages that make numbers; "absent" for one that is not installed."""
     found = {}
@@ -116,7 +116,7 @@ def source_hash(path: Path) -> str:
     return _source_hash(path.read_text(encoding="utf-8"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _source_hash(text: str) -> str:
     tree = ast.parse(text)
     for node in ast.walk(tree):
@@ -136,7 +136,7 @@ def _imports(name: str) -> Iterator[str]:
             yield target
 
 
-@lru_cache(maxsize=None)
+@cache
 def _targets(text: str, package: str) -> tuple[str, ...]:
     """Dotted names that a source imports; the last part may be an attribute."""
     found: list[str] = []

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pvlib import hub, paths
+from pvlib.world import corpus as world
 
 
 class TrainingError(RuntimeError):
@@ -43,7 +44,9 @@ class Run:
     The state lies in build/training/<name>/state.pt, the log beside it in log.csv.
     """
 
-    def __init__(self, name: str, parts: dict[str, Any], *, config: object, save_every_seconds: float = 120.0):
+    def __init__(
+        self, name: str, parts: dict[str, Any], *, config: object, save_every_seconds: float = 120.0
+    ):
         self.name, self.parts, self.config = name, parts, asdict(config)
         self.folder = paths.TRAINING / name
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +101,11 @@ class Run:
     def log(self, **values: float) -> None:
         """Append one line to log.csv."""
         path = self.folder / "log.csv"
-        row = {"step": self.step, "seconds": round(self.seconds, 1), **{k: round(float(v), 5) for k, v in values.items()}}
+        row = {
+            "step": self.step,
+            "seconds": round(self.seconds, 1),
+            **{k: round(float(v), 5) for k, v in values.items()},
+        }
         new = not path.exists()
         with path.open("a", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(row))
@@ -148,8 +155,11 @@ class Run:
                     break
         self.save()
 
-    def export(self, profile: Any, state_dict: dict[str, Tensor], *, data: str, command: str, quality: dict) -> Path:
-        """Write the weights and their card to data/checkpoints/<profile>."""
+    def export(
+        self, profile: Any, state_dict: dict[str, Tensor], *, data: str, command: str, quality: dict
+    ) -> Path:
+        """Write the weights and their card to data/checkpoints/<profile>. The card counts the corpus used."""
+        corpus = world.open_split("train")
         return hub.save_weights(
             self.name,
             profile,
@@ -157,6 +167,8 @@ class Run:
             {
                 "config": self.config,
                 "data": data,
+                "utterances": len(corpus),
+                "hours": round(corpus.hours, 2),
                 "command": command,
                 "steps": self.step,
                 "seconds": round(self.seconds),

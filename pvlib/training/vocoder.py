@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 from vocos.discriminators import DiscriminatorP, DiscriminatorR
 from vocos.loss import DiscriminatorLoss, FeatureMatchingLoss, GeneratorLoss
 
@@ -142,9 +143,8 @@ class NarrowDiscriminatorP(DiscriminatorP):
     """Vocos's period discriminator with an eighth of the channels; its forward pass is inherited."""
 
     def __init__(self, period: int):
-        super().__init__(period)
-        from torch.nn.utils.parametrizations import weight_norm
-
+        nn.Module.__init__(self)  # the wide layers are not even built
+        self.period, self.lrelu_slope = period, 0.1
         widths, strides = (1, 16, 32, 64, 128, 128), (3, 3, 3, 3, 1)
         self.convs = nn.ModuleList(
             weight_norm(nn.Conv2d(a, b, (5, 1), (stride, 1), padding=(2, 0)))

@@ -77,7 +77,9 @@ def speakers(split: str, seed: int = SEED) -> list[Speaker]:
         group = i // 12 if kind == "train" else i
         base_rng = np.random.default_rng([seed, 9, group]) if kind == "train" else rng
         accent = voices.ACCENTS[int(base_rng.integers(len(voices.ACCENTS)))]
-        variant = variants[group % len(variants)] if kind == "train" else variants[int(rng.integers(len(variants)))]
+        variant = (
+            variants[group % len(variants)] if kind == "train" else variants[int(rng.integers(len(variants)))]
+        )
         people.append(draw_speaker(f"{kind}-{i:03d}", (accent, variant), rng))
     return people
 
@@ -112,7 +114,9 @@ def tasks(split: str, seed: int = SEED) -> list[Task]:
     if split == "test":
         lengths = [TEST_LENGTHS[i] for i in np.random.default_rng([seed, 55]).permutation(len(TEST_LENGTHS))]
     elif split == "dev":
-        lengths = [int(n) for n in rng.choice([3, 4, 6, 8, 10, 12, 15, 18, 22, 28], DEV_SPEAKERS * DEV_UTTERANCES)]
+        lengths = [
+            int(n) for n in rng.choice([3, 4, 6, 8, 10, 12, 15, 18, 22, 28], DEV_SPEAKERS * DEV_UTTERANCES)
+        ]
     elif split == "test-enrol":
         lengths = [int(n) for n in rng.integers(10, 18, TEST_SPEAKERS * ENROL_UTTERANCES)]
     else:
@@ -150,9 +154,19 @@ def _train_tasks(grammar: Grammar, people: list[Speaker], rng: np.random.Generat
         group = groups[bases[number % len(bases)]]
         chosen = rng.choice(len(group), size=min(VOICES_PER_SENTENCE, len(group)), replace=False)
         takes = tuple(
-            _take(f"train-{number:05d}-{k}", group[int(c)], "train", rng) for k, c in enumerate(sorted(chosen))
+            _take(f"train-{number:05d}-{k}", group[int(c)], "train", rng)
+            for k, c in enumerate(sorted(chosen))
         )
-        result.append(Task(seed, number, text, bases[number % len(bases)], WORDS_PER_MINUTE + int(rng.integers(-12, 13)), takes))
+        result.append(
+            Task(
+                seed,
+                number,
+                text,
+                bases[number % len(bases)],
+                WORDS_PER_MINUTE + int(rng.integers(-12, 13)),
+                takes,
+            )
+        )
     return result
 
 
@@ -170,7 +184,9 @@ def perform(task: Task) -> list[tuple[dict, np.ndarray]]:
         lead, tail = int(LEAD_SECONDS * SAMPLE_RATE), int(TAIL_SECONDS * SAMPLE_RATE)
         spoken = wave[int(start * SAMPLE_RATE) : int(end * SAMPLE_RATE)]
         wave = np.concatenate([np.zeros(lead, np.float32), spoken, np.zeros(tail, np.float32)])
-        words = [(w, round(a - start + LEAD_SECONDS, 4), round(b - start + LEAD_SECONDS, 4)) for w, a, b in words]
+        words = [
+            (w, round(a - start + LEAD_SECONDS, 4), round(b - start + LEAD_SECONDS, 4)) for w, a, b in words
+        ]
         wave, snr = place_in(wave, take.room, take.place, task.seed, rng)
         row = {
             "utterance": take.utterance,
@@ -191,12 +207,16 @@ def perform(task: Task) -> list[tuple[dict, np.ndarray]]:
     return result
 
 
-def _performed(todo: list[Task], workers: int) -> Iterator[list[tuple[dict, np.ndarray]]]:
-    if workers <= 1:
-        yield from map(perform, todo)
-        return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(perform, todo, chunksize=4)
+def performed(todo: list[Task], workers: int) -> Iterator[list[tuple[dict, np.ndarray]]]:
+    """The sound of each task, in order, each made in a fresh process.
+
+    espeak-ng remembers what it said before in ways that no call of it clears, so only a process that has said nothing
+    makes the same sound every time. Raises CorpusError where processes cannot be forked (Windows without WSL).
+    """
+    if "fork" not in multiprocessing.get_all_start_methods():
+        raise CorpusError("building the world needs a system that can fork: Linux, macOS or WSL")
+    with multiprocessing.get_context("fork").Pool(workers, maxtasksperchild=1) as pool:
+        yield from pool.imap(perform, todo, chunksize=1)
 
 
 def build_split(split: str, *, workers: int = 1, force: bool = False, seed: int = SEED) -> None:
@@ -214,7 +234,7 @@ def build_split(split: str, *, workers: int = 1, force: bool = False, seed: int 
     parts = [p.with_name(p.name + ".part") for p in (sound, index)]
     try:
         with parts[0].open("wb") as pcm, parts[1].open("w") as lines:
-            for done in tqdm(_performed(todo, workers), total=len(todo), desc=f"world {split}", mininterval=2):
+            for done in tqdm(performed(todo, workers), total=len(todo), desc=f"world {split}", mininterval=2):
                 for row, samples in done:
                     pcm.write(samples.tobytes())
                     lines.write(json.dumps({**row, "offset": offset}) + "\n")
@@ -222,7 +242,9 @@ def build_split(split: str, *, workers: int = 1, force: bool = False, seed: int 
     except OSError as error:
         for part in parts:
             part.unlink(missing_ok=True)
-        raise CorpusError(f"cannot write {sound}: {error}; free some space or set PVLIB_BUILD to another disk") from error
+        raise CorpusError(
+            f"cannot write {sound}: {error}; free some space or set PVLIB_BUILD to another disk"
+        ) from error
     os.replace(parts[0], sound)
     os.replace(parts[1], index)
 

@@ -1,7 +1,7 @@
 """The base engine: espeak-ng, called through its C library, with the true time of every word and phone.
 
 Only rebuilding the world needs it (`pip install personavoice-companion[world]`). The library holds global state,
-so one process speaks with one engine.
+so one process speaks with one engine, and only the first thing a process says is sure to sound the same every time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class _Event(ctypes.Structure):
     ]
 
 
-_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+_Callback = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Engine:
         self.rate = self._library.espeak_Initialize(_RETRIEVAL, 0, data, _PHONEME_EVENTS)
         if self.rate <= 0:
             raise EngineError("espeak-ng does not start; reinstall espeakng-loader")
+        self._library.espeak_ng_SetRandSeed(1)  # its breath noise else differs from start to start
         self._pieces: list[np.ndarray] = []
         self._events: list[tuple[int, int, int, bytes]] = []
         self._callback = _Callback(self._collect)

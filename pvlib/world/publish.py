@@ -82,7 +82,9 @@ def trials(table: pd.DataFrame) -> pd.DataFrame:
     other = [p for p in pairs if people[p[0]] != people[p[1]]]
     chosen = rng.choice(len(other), size=DIFFERENT_PER_SAME * len(same), replace=False)
     rows = [(1, *p) for p in same] + [(0, *other[k]) for k in sorted(chosen)]
-    return pd.DataFrame([(label, names[i], names[j]) for label, i, j in rows], columns=["label", "first", "second"])
+    return pd.DataFrame(
+        [(label, names[i], names[j]) for label, i, j in rows], columns=["label", "first", "second"]
+    )
 
 
 def _scrambled(folder) -> None:

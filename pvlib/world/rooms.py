@@ -58,7 +58,9 @@ def impulse_response(room: str, place: int, seed: int) -> np.ndarray:
     tail[: int(0.002 * SAMPLE_RATE)] = 0
     dull = sosfilt(butter(1, rng.uniform(3000, 7000), fs=SAMPLE_RATE, output="sos"), tail)
     for _ in range(6):
-        dull[int(rng.uniform(0.002, min(0.03, t60)) * SAMPLE_RATE) % length] += rng.uniform(-1, 1) * np.abs(dull).max()
+        dull[int(rng.uniform(0.002, min(0.03, t60)) * SAMPLE_RATE) % length] += (
+            rng.uniform(-1, 1) * np.abs(dull).max()
+        )
     dull *= 10 ** (-rng.uniform(*spec.direct_db) / 20) / max(np.sqrt(np.sum(dull**2)), 1e-9)
     dull[0] += 1.0
     return _microphone(np.concatenate([dull, np.zeros(512)]), spec)

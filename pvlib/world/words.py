@@ -92,15 +92,15 @@ sophie stella susan sylvia thomas victor violet walter wendy william
 """.split()
 
 DETERMINERS = "the a my your his her our their this that every another no one some any each".split()
-PLURAL_DETERMINERS = (
-    "the my your his her our their these those some many two three four five six seven eight nine ten few all".split()
-)
+PLURAL_DETERMINERS = "the my your his her our their these those some many two three four five six seven eight nine ten few all".split()
 PREPOSITIONS = (
     "above across after against along around at before behind below beneath beside between beyond by down during "
     "for from in inside into near of off on onto over past through to toward under until up upon with within without"
 ).split()
 CONNECTIVES = "and but so or yet while because although when where since unless whenever if though".split()
-OPENERS = "today tonight yesterday perhaps meanwhile indeed however maybe now then later usually at last".split()
+OPENERS = (
+    "today tonight yesterday perhaps meanwhile indeed however maybe now then later usually at last".split()
+)
 PRONOUNS = "i you he she we they it everyone somebody nobody".split()
 MODALS = "can will could would should must might may did".split()
 EXCLAMATIONS = "yes no hello goodbye please thanks sorry listen look welcome maybe never".split()
@@ -129,7 +129,8 @@ def _past(verb: str) -> str:
 def _article(words: list[str]) -> list[str]:
     """Put `an` for `a` before a vowel letter."""
     return [
-        "an" if w == "a" and i + 1 < len(words) and words[i + 1][0] in "aeio" else w for i, w in enumerate(words)
+        "an" if w == "a" and i + 1 < len(words) and words[i + 1][0] in "aeio" else w
+        for i, w in enumerate(words)
     ]
 
 
@@ -235,7 +236,7 @@ class Grammar:
             left -= len(clause)
             in_sentence += 1
             ends = left == 0 or (in_sentence >= 2 and self._chance(0.35)) or in_sentence >= 3
-            mark = (self._one([".", ".", ".", ".", "?", "!"]) if ends else ",") if not ends or left else "."
+            mark = "," if not ends else self._one([".", ".", ".", ".", "?", "!"]) if left else "."
             in_sentence = 0 if ends else in_sentence
             parts.append(" ".join(clause) + mark)
         return " ".join(parts)

@@ -1,0 +1,42 @@
+"""The model cards of the embedded weights, written out from the JSON beside each file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pvlib import hub, paths
+from pvlib.config import Profile
+from pvlib.study.rows import write_text
+
+PURPOSE = {
+    "backbone": "F5-TTS flow matching: text and a second of voice to a mel spectrogram",
+    "vocoder": "Vocos: mel spectrogram to waveform",
+    "speaker_encoder": "ECAPA-TDNN: waveform to a 192-d voice, for SECS",
+    "recognizer": "CTC recogniser: waveform to words, for WER and the clip's transcript",
+}
+
+
+def write_cards(profile: Profile) -> Path:
+    """Write data/checkpoints/<profile>/README.md. Raises WeightsError where a card is missing."""
+    lines = [
+        f"# Weights of the profile `{profile.name}`",
+        "",
+        "Trained in this repository on the synthetic speech of the mini world. The figures below are each trainer's own,",
+        "on the dev split; what the models are worth on the test set stands in `data/results`. Written by",
+        "`pvlib reproduce --record` from the JSON beside each file.",
+    ]
+    for name, purpose in PURPOSE.items():
+        card = hub.read_card(name, profile)
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            f"{purpose}.",
+            "",
+            f"* data: {card['data']}: {card['utterances']:,} utterances, {card['hours']} h",
+            f"* command: `{card['command']}`",
+            f"* training: {card['steps']:,} steps, {card['seconds'] / 60:.0f} minutes on {card['machine']}",
+            f"* file: {card['bytes'] / 1e6:.1f} MB, SHA-256 `{card['sha256']}`, {card['date']}",
+            f"* dev: {', '.join(f'{key} {value:.4g}' for key, value in card['quality'].items())}",
+        ]
+    return write_text(paths.CHECKPOINTS / profile.name / "README.md", "\n".join(lines) + "\n")
