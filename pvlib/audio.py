@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+import torch
 import torchaudio
 from torch import Tensor
 
@@ -49,17 +50,18 @@ class AudioWarning(UserWarning):
 
 @lru_cache(maxsize=1)
 def _mel_filter() -> torchaudio.transforms.MelSpectrogram:
-    return torchaudio.transforms.MelSpectrogram(
-        sample_rate=SAMPLE_RATE,
-        n_fft=N_FFT,
-        win_length=WIN_LENGTH,
-        hop_length=HOP_LENGTH,
-        n_mels=N_MELS,
-        power=1,
-        center=True,
-        normalized=False,
-        norm=None,
-    )
+    with torch.inference_mode(False):  # or a first call under inference mode would bar training from using it
+        return torchaudio.transforms.MelSpectrogram(
+            sample_rate=SAMPLE_RATE,
+            n_fft=N_FFT,
+            win_length=WIN_LENGTH,
+            hop_length=HOP_LENGTH,
+            n_mels=N_MELS,
+            power=1,
+            center=True,
+            normalized=False,
+            norm=None,
+        )
 
 
 def mel(wave: Tensor) -> Tensor:

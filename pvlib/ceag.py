@@ -15,17 +15,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 if TYPE_CHECKING:
     from pvlib.backbone import Backbone, Item
 
 
-class _Recorder(nn.Module):
+class _Recorder:
     """An attention processor that also keeps the weights; the output is the wrapped processor's own."""
 
     def __init__(self, inner, tape: list[Tensor]):
-        super().__init__()
         self.inner, self.tape = inner, tape
 
     def __call__(self, attn, x: Tensor, mask: Tensor | None = None, rope=None) -> Tensor:

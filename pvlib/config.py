@@ -121,8 +121,8 @@ class Recognizer:
     """CTC recogniser of the mini profile: greedy, no lexicon, no language model."""
 
     channels: int = 256
-    hidden: int = 256
-    layers: int = 2
+    hidden: int = 768  # inner width of a block
+    layers: int = 6
     alphabet: str = " abcdefghijklmnopqrstuvwxyz'"
 
 

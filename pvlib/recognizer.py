@@ -1,6 +1,6 @@
 """Speech recognition for the word error rate: a small CTC network trained here, and Whisper.
 
-Axes: b batch, n mel frames (93.75 Hz), m steps of the recurrent layers (n / 4), v symbols, c channels.
+Axes: b batch, n mel frames (93.75 Hz), m steps of the blocks (n / 4), v symbols, c channels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pvlib.audio import N_MELS, SAMPLE_RATE, AudioError
 from pvlib.config import Recognizer
 
 BLANK = 0  # CTC's empty symbol; letter k of the alphabet is symbol k + 1
-OUTPUTS_PER_STEP = 2  # CTC frames that one recurrent step emits, so that fast speech keeps its letters
+OUTPUTS_PER_STEP = 2  # CTC frames that one step emits, so that fast speech keeps its letters
 MAX_BATCH_FRAMES = 24_000  # padded mel frames of one forward pass when transcribing
 WHISPER_RATE = 16_000
 WHISPER_SECONDS = 30  # longer sound needs Whisper's long-form decoding
@@ -37,7 +37,7 @@ def build(config: Recognizer) -> CTCRecognizer:
 
 
 class CTCRecognizer(nn.Module):
-    """Strided convolutions over normalised log-mels, bidirectional GRUs, and a linear layer to letters.
+    """Strided convolutions over normalised log-mels, residual convolution blocks, and a linear layer to letters.
 
     Lengths are honoured everywhere: a row of a batch is transcribed as it would be alone.
     """
@@ -48,17 +48,12 @@ class CTCRecognizer(nn.Module):
         self.symbols = len(config.alphabet) + 1
         c = config.channels
         self.convolutions = nn.ModuleList(
-            [
-                nn.Conv1d(N_MELS, c, 5, stride=2, padding=2),
-                nn.Conv1d(c, c, 5, stride=1, padding=2),
-                nn.Conv1d(c, c, 5, stride=2, padding=2),
-            ]
+            [nn.Conv1d(N_MELS, c, 5, stride=2, padding=2), nn.Conv1d(c, c, 5, stride=2, padding=2)]
         )
         self.norms = nn.ModuleList(nn.LayerNorm(c) for _ in self.convolutions)
-        sizes = [c] + [2 * config.hidden] * (config.layers - 1)
-        self.forwards = nn.ModuleList(nn.GRU(size, config.hidden) for size in sizes)
-        self.backwards = nn.ModuleList(nn.GRU(size, config.hidden) for size in sizes)
-        self.head = nn.Linear(2 * config.hidden, OUTPUTS_PER_STEP * self.symbols)
+        self.blocks = nn.ModuleList(Block(c, config.hidden) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(c)
+        self.head = nn.Linear(c, OUTPUTS_PER_STEP * self.symbols)
 
     def forward(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the symbols.
@@ -69,17 +64,13 @@ class CTCRecognizer(nn.Module):
         x = standardise(mel, lengths)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = convolution(x.transpose(1, 2)).transpose(1, 2)  # (b, n, c) -> (b, c, n) and back
-            stride = convolution.stride[0]
-            lengths = (lengths + stride - 1) // stride
-            x = nn.functional.gelu(norm(x)) * _mask(lengths, x.shape[1])[:, :, None]
-        x = x.transpose(0, 1)  # (b, m, c) -> (m, b, c)
-        mirror = _mirror(lengths, len(x))
-        for there, back in zip(self.forwards, self.backwards, strict=True):
-            ahead, _ = there(x)
-            behind, _ = back(_reorder(x, mirror))
-            x = torch.cat([ahead, _reorder(behind, mirror)], dim=-1)
-        x = self.head(x).float().transpose(0, 1)  # (m, b, 2 v) -> (b, m, 2 v)
-        log_probs = x.reshape(len(x), -1, self.symbols).log_softmax(-1)
+            lengths = (lengths + 1) // 2
+            mask = _mask(lengths, x.shape[1])[:, :, None]
+            x = nn.functional.gelu(norm(x)) * mask
+        for block in self.blocks:
+            x = block(x, mask)
+        x = self.head(self.norm(x)).float()
+        log_probs = x.reshape(len(x), -1, self.symbols).log_softmax(-1)  # (b, m, 2 v) -> (b, 2 m, v)
         return log_probs, lengths * OUTPUTS_PER_STEP
 
     def encode(self, text: str) -> list[int]:
@@ -118,6 +109,24 @@ class CTCRecognizer(nn.Module):
                     texts[k] = text
                 batch = []
         return texts
+
+
+class Block(nn.Module):
+    """A ConvNeXt block in time: depthwise convolution over 0.6 s, then two linear layers, added to the input."""
+
+    def __init__(self, channels: int, hidden: int, kernel: int = 15):
+        super().__init__()
+        self.depthwise = nn.Conv1d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+        self.norm = nn.LayerNorm(channels)
+        self.widen = nn.Linear(channels, hidden)
+        self.narrow = nn.Linear(hidden, channels)
+        self.scale = nn.Parameter(torch.full((channels,), 0.3))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x (b, m, c), mask (b, m, 1) true inside each row -> (b, m, c), zero in the padding."""
+        y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)  # (b, m, c) -> (b, c, m) and back
+        y = self.narrow(nn.functional.gelu(self.widen(self.norm(y))))
+        return (x + self.scale * y) * mask
 
 
 class WhisperRecognizer:
@@ -166,17 +175,6 @@ def standardise(mel: Tensor, lengths: Tensor) -> Tensor:
 def _mask(lengths: Tensor, size: int) -> Tensor:
     """(b, size), true inside each row's length."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
-
-
-def _mirror(lengths: Tensor, size: int) -> Tensor:
-    """(size, b) positions that reverse each row within its own length and leave the padding in place."""
-    steps = torch.arange(size, device=lengths.device)[:, None]
-    return torch.where(steps < lengths, lengths - 1 - steps, steps)
-
-
-def _reorder(x: Tensor, positions: Tensor) -> Tensor:
-    """x (m, b, c) with the steps of each row taken in the order of positions (m, b)."""
-    return x.gather(0, positions[:, :, None].expand(-1, -1, x.shape[2]))
 
 
 def _usable(wave: np.ndarray, position: int) -> Tensor:

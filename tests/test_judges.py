@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -48,7 +46,7 @@ def test_eer_refuses(scores, labels):
 @pytest.fixture(scope="module")
 def reader() -> recognizer.CTCRecognizer:
     torch.manual_seed(0)
-    model = recognizer.build(Recognizer(channels=32, hidden=32)).eval()
+    model = recognizer.build(Recognizer(channels=32, hidden=32, layers=2)).eval()
     with torch.no_grad():
         model.head.weight.mul_(20)  # so that an untrained network says something
     return model
@@ -189,39 +187,12 @@ def test_mini_sizes():
 # Trainers, on a corpus of noise with four speakers
 
 
-@pytest.fixture
-def toy_corpus(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "WORLD", tmp_path / "world")
-    monkeypatch.setattr(paths, "TRAINING", tmp_path / "training")
-    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path / "checkpoints")
-    paths.WORLD.mkdir()
-    for split in ("train", "dev"):
-        rows, sound, offset = [], [], 0
-        for k in range(8):
-            samples = 26_000 + 500 * k
-            rows.append(
-                {
-                    "utterance": f"{split}-{k}",
-                    "speaker": f"s{k % 4}",
-                    "room": f"r{k % 3}",
-                    "text": "red fox",
-                    "offset": offset,
-                    "samples": samples,
-                    "word_times": [["red", 0.1, 0.5], ["fox", 0.5, 1.05]],
-                }
-            )
-            sound.append((noise(samples) * 32767).astype(np.int16))
-            offset += samples
-        (paths.WORLD / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-        (paths.WORLD / f"{split}.pcm").write_bytes(np.concatenate(sound).tobytes())
-
-
 def tiny_profile():
     from dataclasses import replace
 
     return replace(
         MINI,
-        recognizer=Recognizer(channels=16, hidden=16),
+        recognizer=Recognizer(channels=16, hidden=16, layers=2),
         speaker_encoder=SpeakerEncoder(channels=(16, 16, 16, 16, 48)),
         vocoder=Vocoder(dim=16, intermediate_dim=32, num_layers=1),
     )
@@ -236,6 +207,8 @@ def test_trainer_resumes_and_exports(toy_corpus, monkeypatch, name):
     trainer = importlib.import_module(f"pvlib.training.{name}")
     if name == "vocoder":
         monkeypatch.setattr(trainer, "BATCH", 2)
+        hum = torch.from_numpy(noise(60_000))[None]  # the comparison has its own test
+        monkeypatch.setattr(vocoder, "griffin_lim", lambda mel, _: hum[:, : (mel.shape[-1] - 1) * 256])
     profile = tiny_profile()
     trainer.train(profile, steps=1)
     card = hub.read_card(trainer.NAME, profile)

@@ -21,8 +21,8 @@ def write_cards(profile: Profile) -> Path:
     lines = [
         f"# Weights of the profile `{profile.name}`",
         "",
-        "Trained in this repository on the synthetic speech of the mini world. The figures below are each trainer's own,",
-        "on the dev split; what the models are worth on the test set stands in `data/results`. Written by",
+        "Trained in this repository on the synthetic speech of the mini world. The figures below are each trainer's",
+        "own, on the dev split; what the models are worth on the test set stands in `data/results`. Written by",
         "`pvlib reproduce --record` from the JSON beside each file.",
     ]
     for name, purpose in PURPOSE.items():

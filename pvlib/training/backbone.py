@@ -29,6 +29,7 @@ FRAMES_PER_STEP = 5_000
 PEAK_RATE, WARM_UP_STEPS, FALL = 8e-4, 300, 0.2
 FORETOLD_SHARE = 0.2
 SEED = 1
+NAME = "backbone"
 
 
 def expected_seconds(corpus: Corpus, vocabulary: dict[str, int], limit: int = 3000) -> Tensor:
@@ -136,7 +137,7 @@ def train(
         model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
     ema = Ema(model)
-    run = Run("backbone", {"model": model, "optimiser": optimiser, "ema": ema}, config=profile.backbone)
+    run = Run(NAME, {"model": model, "optimiser": optimiser, "ema": ema}, config=profile.backbone)
     run.resume()
     if compile_blocks:
         for block in model.transformer.transformer_blocks:
@@ -145,6 +146,8 @@ def train(
     batches = batches_by_length(rows.lengths, FRAMES_PER_STEP, seed=SEED, start=run.step)
 
     def step(number: int) -> dict[str, float]:
+        torch.manual_seed(SEED + 1000 * number)  # noise, times and spans follow from the step alone,
+        random.seed(number)  # so that a run taken up again is the run it would have been
         generator = torch.Generator().manual_seed(number)
         mel, text, tokens, index = rows.batch(next(batches), generator)
         mel, text, tokens = mel.to(device), text.to(device), tokens.to(device)
@@ -168,7 +171,7 @@ def averaged(profile: Profile = MINI) -> tuple[backbone.Backbone, Run]:
     model = backbone.build(profile.backbone)
     ema = Ema(model)
     parts = {"model": copy.deepcopy(model), "optimiser": _Ignored(), "ema": ema}
-    run = Run("backbone", parts, config=profile.backbone)
+    run = Run(NAME, parts, config=profile.backbone)
     run.resume()
     model.load_state_dict(ema.shadow)
     return model.eval(), run

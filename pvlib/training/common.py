@@ -73,7 +73,13 @@ class Run:
                 f"{self.state_path} is of another configuration; delete it or restore the configuration"
             )
         for key, part in self.parts.items():
-            part.load_state_dict(state["parts"][key])
+            try:
+                part.load_state_dict(state["parts"][key])
+            except RuntimeError as error:  # shapes differ: say, a corpus with more speakers
+                raise TrainingError(
+                    f"the {key} in {self.state_path} does not fit ({error}); was it trained on another corpus? "
+                    f"delete it to start {self.name} from nothing"
+                ) from error
         self.step, self.seconds = state["step"], state["seconds"]
         torch.set_rng_state(state["rng"])
         return True

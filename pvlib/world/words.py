@@ -92,7 +92,9 @@ sophie stella susan sylvia thomas victor violet walter wendy william
 """.split()
 
 DETERMINERS = "the a my your his her our their this that every another no one some any each".split()
-PLURAL_DETERMINERS = "the my your his her our their these those some many two three four five six seven eight nine ten few all".split()
+PLURAL_DETERMINERS = """
+the my your his her our their these those some many two three four five six seven eight nine ten few all
+""".split()
 PREPOSITIONS = (
     "above across after against along around at before behind below beneath beside between beyond by down during "
     "for from in inside into near of off on onto over past through to toward under until up upon with within without"

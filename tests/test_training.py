@@ -1,0 +1,88 @@
+"""The backbone's trainer: a run taken up again is the run it would have been, and it learns."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pvlib import config, hub, paths
+from pvlib.training import backbone as trainer
+from pvlib.training.common import TrainingError, batches_by_length
+from pvlib.world.corpus import open_split
+
+SMALL = replace(config.Backbone(), dim=32, depth=1, heads=1, dim_head=32, text_dim=16, conv_layers=1)
+
+
+def profile(conditioning: str = "durations") -> config.Profile:
+    return replace(config.MINI, backbone=replace(SMALL, text_conditioning=conditioning))
+
+
+def train(steps: int, **options) -> dict[str, torch.Tensor]:
+    trainer.train(profile(), steps=steps, compile_blocks=False, **options)
+    return trainer.averaged(profile())[0].state_dict()
+
+
+def test_a_resumed_run_equals_an_unbroken_one(toy_corpus, monkeypatch, tmp_path):
+    unbroken = train(4)
+    monkeypatch.setattr(paths, "TRAINING", tmp_path / "again")
+    train(4, minutes=0)  # stops after one step
+    assert trainer.averaged(profile())[1].step == 1
+    resumed = train(4)
+    for key, value in unbroken.items():
+        assert torch.equal(value, resumed[key]), key
+
+
+def test_it_learns_and_its_weights_load(toy_corpus):
+    train(1)
+    before = hub.read_card("backbone", profile())["quality"]["dev_flow_loss"]
+    train(60)
+    after = hub.read_card("backbone", profile())
+    assert after["quality"]["dev_flow_loss"] < 0.97 * before
+    assert after["steps"] == 60 and after["utterances"] == 8
+    loaded = hub.load_backbone(profile(), torch.device("cpu"))
+    assert loaded.weights_of("fox").shape == (3,)
+
+
+@pytest.mark.parametrize("conditioning", ["average", "padded"])
+def test_other_conditionings_train(toy_corpus, conditioning):
+    trainer.train(profile(conditioning), steps=2, compile_blocks=False)
+    assert hub.read_card("backbone", profile(conditioning))["steps"] == 2
+
+
+def test_a_state_of_another_configuration_is_refused(toy_corpus):
+    train(1)
+    with pytest.raises(TrainingError, match="another configuration"):
+        trainer.train(replace(profile(), backbone=replace(SMALL, depth=2)), steps=2, compile_blocks=False)
+
+
+def test_a_damaged_state_is_named(toy_corpus):
+    train(1)
+    path = paths.TRAINING / "backbone" / "state.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(TrainingError, match="delete it to start backbone from nothing"):
+        train(2)
+
+
+def test_expected_seconds_add_up_to_the_words(toy_corpus):
+    vocabulary = {c: i for i, c in enumerate(config.MINI.backbone.vocabulary)}
+    seconds = trainer.expected_seconds(open_split("train"), vocabulary)
+
+    def lasts(word: str) -> float:
+        return float(sum(seconds[vocabulary[c] + 1] for c in word))
+
+    assert lasts("red") == pytest.approx(0.4, abs=0.01)  # 0.1 to 0.5 s in every utterance
+    assert lasts("fox") == pytest.approx(0.55, abs=0.01)
+    assert seconds[0] == 0
+
+
+def test_batches_cover_an_epoch_once_and_resume_in_the_middle():
+    lengths = [10 + 7 * (i % 13) for i in range(100)]
+    stream = batches_by_length(lengths, 200, seed=3)
+    seen: list[int] = []
+    first = []
+    while len(seen) < 100:
+        first.append(next(stream))
+        seen += first[-1]
+    assert sorted(seen) == list(range(100))
+    assert all(len(b) * max(lengths[i] for i in b) <= 200 for b in first)
+    assert next(batches_by_length(lengths, 200, seed=3, start=5)) == first[5]
