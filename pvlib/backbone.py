@@ -66,7 +66,7 @@ class AlignedTextEmbedding(TextEmbedding):
         x = self.text_embed(tokens) + self.freqs_cis[: text.shape[1]]
         x = x.masked_fill(silent, 0.0)
         for block in self.text_blocks:
-            x = block(x).masked_fill(silent, 0.0)
+            x = _masked(block, x, silent)
 
         x = x.gather(
             1, index.clamp(min=0).unsqueeze(-1).expand(-1, -1, x.shape[-1])
@@ -74,6 +74,17 @@ class AlignedTextEmbedding(TextEmbedding):
         if self.durations and not drop_text:
             x = x + self.place(alignment.within(index).to(x.dtype))
         return x.masked_fill((index < 0).unsqueeze(-1), 0.0)
+
+
+def _masked(block: nn.Module, x: Tensor, silent: Tensor) -> Tensor:
+    """An official ConvNeXtV2 block that padding does not reach.
+
+    The block normalises over the whole row, padding included, so a row would depend on the longest text of its batch;
+    here the padding (b, nt, 1) is zero where that norm is taken.
+    """
+    y = block.dwconv(x.transpose(1, 2)).transpose(1, 2)  # (b, nt, d) -> (b, d, nt) and back
+    y = block.act(block.pwconv1(block.norm(y))).masked_fill(silent, 0.0)
+    return (x + block.pwconv2(block.grn(y))).masked_fill(silent, 0.0)
 
 
 class CompanionCFM(CFM):

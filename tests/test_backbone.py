@@ -49,7 +49,8 @@ def test_a_batch_equals_its_rows(conditioning, stack):
     for together, row in zip(model.sample(rows, steps=6), rows, strict=True):
         alone = model.sample([row], steps=6)[0]
         assert together.shape == (row.frames, 100)
-        torch.testing.assert_close(together, alone, atol=1e-3, rtol=0)
+        tolerance = 1e-3 if conditioning == "padded" else 2e-5  # the official text encoder lets padding in
+        torch.testing.assert_close(together, alone, atol=tolerance, rtol=0)
 
 
 def test_the_reference_is_kept_and_the_seed_repeats():

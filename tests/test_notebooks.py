@@ -73,7 +73,7 @@ class TestCommitted:
             "language_info": {"name": "python"},
         }
         assert nbformat.writes(reproduce.normalise(notebook)) + "\n" == path.read_text(encoding="utf-8")
-        assert not re.search(r"/home/|/Users/|/root/|/work/|site-packages", path.read_text(encoding="utf-8"))
+        assert not re.search(r"/(?:home|Users|root|work)/|site-packages", path.read_text(encoding="utf-8"))
 
     def test_first_code_cell_holds_the_parameters_with_the_cheap_defaults(self, path):
         first = code(read(path))[0]

@@ -37,6 +37,7 @@ def write_cards(profile: Profile) -> Path:
             f"* command: `{card['command']}`",
             f"* training: {card['steps']:,} steps, {card['seconds'] / 60:.0f} minutes on {card['machine']}",
             f"* file: {card['bytes'] / 1e6:.1f} MB, SHA-256 `{card['sha256']}`, {card['date']}",
+            *([f"* note: {card['note']}"] if "note" in card else []),
             f"* dev: {', '.join(f'{key} {value:.4g}' for key, value in card['quality'].items())}",
         ]
     return write_text(paths.CHECKPOINTS / profile.name / "README.md", "\n".join(lines) + "\n")

@@ -6,12 +6,14 @@ Nothing here or in `plots` and `pictures` touches pyplot, a backend or any other
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
+import PIL.Image
 from IPython.display import HTML, Image
 from matplotlib.figure import Figure
 
@@ -86,9 +88,15 @@ def keep(figure: Figure, name: str, folder: str | Path = "", alt: str = "") -> I
     """
     folder = paths.ROOT / folder if folder else paths.REPORT / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.png"
+    buffer = io.BytesIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(path, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(buffer, dpi=DPI, bbox_inches="tight")
+    pixels = PIL.Image.open(buffer).convert("RGB")
+    path = folder / f"{name}.png"
+    # 256 colours of its own: a third of the size, and no eye sees the difference
+    pixels.quantize(256, method=PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE).save(
+        path, optimize=True
+    )
     return Image(filename=str(path), embed=True, alt=alt or name.replace("_", " "))
 
 

@@ -155,7 +155,7 @@ def attention_text(
     left.axhline(boundary, color=CLIP_COLOUR, lw=1)
     left.set_xticks(range(len(tokens)), ["␣" if token == " " else token for token in tokens], fontsize=6)
     left.set(xlabel="text token (the key frames that it is spread over)", ylabel="time of the frame (s)")
-    left.legend(loc="upper right", fontsize=8)
+    left.legend(loc="upper right", fontsize=8, frameon=True)
     figure.colorbar(image, ax=left, label="square root of the attention weight", pad=0.01)
     right.plot(entropy, (np.arange(len(entropy)) + 0.5) / len(entropy) * seconds, color="#444444", lw=0.9)
     right.axhline(boundary, color=CLIP_COLOUR, lw=1)

@@ -20,8 +20,8 @@ from tqdm.auto import tqdm
 
 from pvlib import paths, systems
 from pvlib.config import Profile, get_profile
+from pvlib.study import cards, provenance, report, sweeps, tables, world_figures
 from pvlib.study import manifest as manifests
-from pvlib.study import provenance, report, sweeps, tables, world_figures
 from pvlib.study.evaluate import evaluate
 from pvlib.study.rows import write_text
 from pvlib.study.rtf import measure_speed
@@ -225,3 +225,4 @@ def record_run(executed: dict[str, NotebookNode], profile: Profile, samples: int
     for picture in sorted((paths.REPORT / "figures").glob("*.png")):
         shutil.copyfile(picture, paths.FIGURES / picture.name)
     tables.readme_block(profile.name)
+    cards.write_cards(profile)

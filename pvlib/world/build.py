@@ -21,7 +21,10 @@ from pvlib.world.words import Grammar
 
 SEED = 42
 TRAIN_SPEAKERS, DEV_SPEAKERS, TEST_SPEAKERS = 600, 32, 40
-TRAIN_SENTENCES, VOICES_PER_SENTENCE = 3400, 3
+TRAIN_SENTENCES, VOICES_PER_SENTENCE = 5200, 2
+SCRAMBLED_SHARE = (
+    0.3  # of training sentences: words in no order, so that no model learns the grammar by heart
+)
 DEV_UTTERANCES = 8  # per speaker
 ENROL_UTTERANCES = 6  # per test speaker: "the speaker's other speech"
 SCRAMBLED_UTTERANCES = 60
@@ -148,9 +151,10 @@ def _train_tasks(grammar: Grammar, people: list[Speaker], rng: np.random.Generat
     for number in range(TRAIN_SENTENCES):
         short = rng.random() < 0.15
         length = int(rng.integers(1, 6)) if short else int(rng.integers(5, 27))
-        text = grammar.sentence(length)
+        write = grammar.scrambled if rng.random() < SCRAMBLED_SHARE else grammar.sentence
+        text = write(length)
         while text in held_out:
-            text = grammar.sentence(length)
+            text = write(length)
         group = groups[bases[number % len(bases)]]
         chosen = rng.choice(len(group), size=min(VOICES_PER_SENTENCE, len(group)), replace=False)
         takes = tuple(
