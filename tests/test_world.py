@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from pvlib import paths
 from pvlib.world import build, corpus, rooms, voices, words
 
 
@@ -84,3 +85,44 @@ def test_a_corpus_cut_short_is_named(tmp_path):
     (tmp_path / "train.pcm").write_bytes(b"\0" * 50)
     with pytest.raises(corpus.CorpusError, match="cut short"):
         corpus.Corpus(tmp_path, "train")
+
+
+def test_an_interrupted_build_goes_on_and_ends_the_same(tmp_path, monkeypatch):
+    def perform(todo, workers):
+        for task in todo:
+            takes = [
+                {"utterance": t.utterance, "speaker": t.speaker.name, "text": task.text} for t in task.takes
+            ]
+            wave = np.full(10 + task.number, task.number, np.int16)
+            yield [({**take, "samples": len(wave), "word_times": []}, wave) for take in takes]
+
+    def interrupted(todo, workers):
+        for number, made in enumerate(perform(todo, workers)):
+            if number == 5:
+                raise KeyboardInterrupt
+            yield made
+
+    plan = build.tasks("train")[:9]
+    monkeypatch.setattr(build, "tasks", lambda split, seed: plan)
+    results = []
+    for folder in ("whole", "broken"):
+        monkeypatch.setattr(paths, "WORLD", tmp_path / folder)
+        if folder == "broken":
+            monkeypatch.setattr(build, "performed", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                build.build_split("train")
+            assert not (paths.WORLD / "train.pcm").exists()
+            with (paths.WORLD / "train.pcm.part").open("ab") as file:
+                file.write(b"a torn utterance")
+            with (paths.WORLD / "train.jsonl.part").open("a") as file:
+                file.write('{"utterance": "to')
+            left: list[int] = []
+            monkeypatch.setattr(build, "performed", lambda t, w: (left.append(len(t)), perform(t, w))[1])
+            build.build_split("train")
+            assert left == [4]
+        else:
+            monkeypatch.setattr(build, "performed", perform)
+            build.build_split("train")
+        results.append([(paths.WORLD / name).read_bytes() for name in ("train.pcm", "train.jsonl")])
+    assert results[0] == results[1]
+    assert len(corpus.Corpus(tmp_path / "broken", "train")) == sum(len(task.takes) for task in plan)

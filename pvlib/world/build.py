@@ -7,6 +7,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -219,38 +220,73 @@ def performed(todo: list[Task], workers: int) -> Iterator[list[tuple[dict, np.nd
     """
     if "fork" not in multiprocessing.get_all_start_methods():
         raise CorpusError("building the world needs a system that can fork: Linux, macOS or WSL")
+    import pyworld  # noqa: F401  loaded here, once, and not in every child
+
+    engine.library()
     with multiprocessing.get_context("fork").Pool(workers, maxtasksperchild=1) as pool:
         yield from pool.imap(perform, todo, chunksize=1)
 
 
 def build_split(split: str, *, workers: int = 1, force: bool = False, seed: int = SEED) -> None:
-    """Make one split unless it is there. It appears under its final name only when it is whole."""
-    if not force:
-        try:
-            open_split(split)
-            return
-        except CorpusError:
-            pass
-    paths.WORLD.mkdir(parents=True, exist_ok=True)
+    """Make one split unless it is there, going on where an interrupted build stopped.
+
+    It appears under its final name only when it is whole. Raises CorpusError on a disk that is full.
+    """
     sound, index = paths.WORLD / f"{split}.pcm", paths.WORLD / f"{split}.jsonl"
-    todo = tasks(split, seed)
-    offset = 0
     parts = [p.with_name(p.name + ".part") for p in (sound, index)]
+    if force:
+        for path in (sound, index, *parts):
+            path.unlink(missing_ok=True)
+    elif sound.exists() and index.exists():
+        open_split(split)
+        return
+    paths.WORLD.mkdir(parents=True, exist_ok=True)
+    todo = tasks(split, seed)
+    done, offset = _take_up(parts[0], parts[1], todo)
     try:
-        with parts[0].open("wb") as pcm, parts[1].open("w") as lines:
-            for done in tqdm(performed(todo, workers), total=len(todo), desc=f"world {split}", mininterval=2):
-                for row, samples in done:
+        with parts[0].open("ab") as pcm, parts[1].open("a") as lines:
+            bar = tqdm(total=len(todo), initial=done, desc=f"world {split}", mininterval=2)
+            for made in performed(todo[done:], workers):
+                for row, samples in made:
                     pcm.write(samples.tobytes())
                     lines.write(json.dumps({**row, "offset": offset}) + "\n")
                     offset += len(samples)
+                bar.update(1)
+            bar.close()
     except OSError as error:
-        for part in parts:
-            part.unlink(missing_ok=True)
         raise CorpusError(
-            f"cannot write {sound}: {error}; free some space or set PVLIB_BUILD to another disk"
+            f"cannot write {sound}: {error}; free some space or set PVLIB_BUILD to another disk, and run again: "
+            "what is finished is kept"
         ) from error
     os.replace(parts[0], sound)
     os.replace(parts[1], index)
+
+
+def _take_up(pcm: Path, lines: Path, todo: list[Task]) -> tuple[int, int]:
+    """Cut what an interrupted build left back to whole tasks of this very plan: (tasks done, samples)."""
+    if not pcm.exists() or not lines.exists():
+        return 0, 0
+    rows = []
+    size = pcm.stat().st_size // 2
+    for line in lines.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:  # the last line, half written
+            break
+        if row["offset"] + row["samples"] > size:
+            break
+        rows.append((row, line))
+    done = kept = 0
+    for task in todo:
+        made = rows[kept : kept + len(task.takes)]
+        names = [(row["utterance"], row["speaker"], row["text"]) for row, _ in made]
+        if names != [(take.utterance, take.speaker.name, task.text) for take in task.takes]:
+            break
+        done, kept = done + 1, kept + len(made)
+    offset = rows[kept - 1][0]["offset"] + rows[kept - 1][0]["samples"] if kept else 0
+    os.truncate(pcm, 2 * offset)
+    lines.write_text("".join(line + "\n" for _, line in rows[:kept]))
+    return done, offset
 
 
 def build(*, workers: int | None = None, force: bool = False, seed: int = SEED) -> None:

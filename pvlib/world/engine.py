@@ -57,18 +57,23 @@ class Spoken:
     phones: tuple[tuple[str, float], ...]
 
 
+@lru_cache(maxsize=1)
+def library() -> tuple[ctypes.CDLL, bytes]:
+    """The C library, loaded but not started, and its data folder. Raises EngineError when it is not installed."""
+    try:
+        import espeakng_loader
+    except ImportError as error:
+        raise EngineError(
+            "rebuilding the mini world needs espeak-ng: pip install 'personavoice-companion[world]'"
+        ) from error
+    return ctypes.CDLL(espeakng_loader.get_library_path()), espeakng_loader.get_data_path().encode()
+
+
 class Engine:
     """espeak-ng in this process."""
 
     def __init__(self) -> None:
-        try:
-            import espeakng_loader
-        except ImportError as error:
-            raise EngineError(
-                "rebuilding the mini world needs espeak-ng: pip install 'personavoice-companion[world]'"
-            ) from error
-        self._library = ctypes.CDLL(espeakng_loader.get_library_path())
-        data = espeakng_loader.get_data_path().encode()
+        self._library, data = library()
         self.rate = self._library.espeak_Initialize(_RETRIEVAL, 0, data, _PHONEME_EVENTS)
         if self.rate <= 0:
             raise EngineError("espeak-ng does not start; reinstall espeakng-loader")
