@@ -104,7 +104,12 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(tmp_path, monkeypatch):
 
     plan = build.tasks("train")[:9]
     monkeypatch.setattr(build, "tasks", lambda split, seed: plan)
-    results = []
+    results, left = [], []
+
+    def counted(todo, workers):
+        left.append(len(todo))
+        return perform(todo, workers)
+
     for folder in ("whole", "broken"):
         monkeypatch.setattr(paths, "WORLD", tmp_path / folder)
         if folder == "broken":
@@ -116,8 +121,7 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(tmp_path, monkeypatch):
                 file.write(b"a torn utterance")
             with (paths.WORLD / "train.jsonl.part").open("a") as file:
                 file.write('{"utterance": "to')
-            left: list[int] = []
-            monkeypatch.setattr(build, "performed", lambda t, w: (left.append(len(t)), perform(t, w))[1])
+            monkeypatch.setattr(build, "performed", counted)
             build.build_split("train")
             assert left == [4]
         else:

@@ -146,10 +146,10 @@ def prepare(profile: Profile, samples: int, names: Sequence[str], *, progress: b
     if any(need.demo for need in needs):
         demo = evaluate(profile, DEMO_SYSTEMS, manifest=manifests.demo(), progress=progress)
     if any(need.speed for need in needs):
-        speed = measure_speed(profile, progress=progress)["systems"]
+        speed = measure_speed(profile, utterances=sweeps.timed(samples), progress=progress)["systems"]
     if any(need.sweep for need in needs):
         sweeps.sweep(profile, samples, progress=progress)
-        sweeps.speeds(profile, progress=progress)
+        sweeps.speeds(profile, utterances=sweeps.timed(samples), progress=progress)
     return "" if rows is None else tables.html(tables.key_results(rows, speed, demo))
 
 

@@ -19,13 +19,18 @@ SYSTEM = "personavoice"
 STEPS = (4, 8, 16, 32)
 GUIDANCE = (1.5, 2.5, 3.5)
 SHARE = 8  # one utterance in so many of the study is swept
-LEAST = 6  # but no fewer than this
-TIMED = 8  # utterances of each speed measurement
+LEAST = 6  # but no fewer than this, and no more than half
+TIMED = 8  # utterances of each speed measurement, where the study has so many
 
 
 def size(samples: int) -> int:
     """How many utterances a sweep takes of a study with `samples`: the first ones, which are a fair sample."""
-    return min(samples, max(LEAST, samples // SHARE))
+    return min(max(LEAST, samples // SHARE), max(1, samples // 2))
+
+
+def timed(samples: int) -> int:
+    """How many utterances each speed measurement takes of a study with `samples`, besides the one to warm up."""
+    return min(TIMED, max(1, samples - 1))
 
 
 def variant(profile: Profile, steps: int, guidance: float) -> str:
