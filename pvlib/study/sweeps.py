@@ -62,7 +62,7 @@ def sweep(
     grid = [(n, strength) for n in steps for strength in guidance]
     names = [variant(profile, n, strength) for n, strength in grid]
     options = {"seed": seed, "manifest": manifest, "judges": judges, "progress": progress}
-    rows = evaluate(profile, [make(name) for name in names], size(samples), **options)
+    rows = pd.concat([evaluate(profile, [make(name)], size(samples), **options) for name in names])
     points = pd.DataFrame(grid, columns=["steps", "cfg_strength"]).assign(system=names)
     return points.merge(rows, on="system", validate="one_to_many")
 

@@ -20,6 +20,7 @@ from pvlib import alignment, backbone
 from pvlib.audio import HOP_LENGTH, SAMPLE_RATE
 from pvlib.config import MINI, Profile
 from pvlib.training import machine
+from pvlib.training.attention import RowAttention
 from pvlib.training.common import Ema, Run, autocast, batches_by_length, default_device
 from pvlib.training.features import mel_cache, pad
 from pvlib.world.corpus import Corpus, open_split
@@ -118,7 +119,6 @@ def train(
     device: torch.device | None = None,
     limit: int | None = None,
     export_only: bool = False,
-    compile_blocks: bool = True,
 ) -> None:
     """Train the backbone, or go on where the last run stopped, and export its averaged weights."""
     if export_only:
@@ -139,9 +139,9 @@ def train(
     ema = Ema(model)
     run = Run(NAME, {"model": model, "optimiser": optimiser, "ema": ema}, config=profile.backbone)
     run.resume()
-    if compile_blocks:
+    if device.type == "cpu":
         for block in model.transformer.transformer_blocks:
-            block.compile(dynamic=True)
+            block.attn.processor = RowAttention()
     model.train()
     batches = batches_by_length(rows.lengths, FRAMES_PER_STEP, seed=SEED, start=run.step)
 
@@ -196,7 +196,6 @@ def export(profile: Profile = MINI, *, run: Run | None = None, ema: Ema | None =
         profile,
         keep,
         data="the mini world, train split; quality on the dev split (speakers and sentences never seen)",
-        command=f"pvlib train backbone --steps {run.step}",
         quality={"dev_flow_loss": round(dev_loss(profile, keep), 4)},
     )
 

@@ -52,6 +52,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.state_path = self.folder / "state.pt"
         self.step, self.seconds = 0, 0.0
+        self.commands: list[str] = []  # one for each time the run was taken up with other settings
         self.save_every_seconds = save_every_seconds
         self._columns: list[str] | None = None
 
@@ -81,6 +82,7 @@ class Run:
                     f"delete it to start {self.name} from nothing"
                 ) from error
         self.step, self.seconds = state["step"], state["seconds"]
+        self.commands = list(state.get("commands", []))
         torch.set_rng_state(state["rng"])
         return True
 
@@ -92,6 +94,7 @@ class Run:
             "parts": {key: part.state_dict() for key, part in self.parts.items()},
             "step": self.step,
             "seconds": self.seconds,
+            "commands": self.commands,
             "rng": torch.get_rng_state(),
         }
         try:
@@ -130,6 +133,7 @@ class Run:
         evaluate_every: int = 0,
     ) -> None:
         """Call `train_step(step)` until `steps` are done in all, or `minutes` of this call have passed."""
+        self._note_command(steps, minutes)
         start = last_save = last = time.monotonic()
         sums: dict[str, float] = {}
         count = 0
@@ -161,9 +165,15 @@ class Run:
                     break
         self.save()
 
-    def export(
-        self, profile: Any, state_dict: dict[str, Tensor], *, data: str, command: str, quality: dict
-    ) -> Path:
+    def _note_command(self, steps: int, minutes: float | None) -> None:
+        command = f"pvlib train {self.name.removesuffix('_encoder')} --steps {steps}"
+        if minutes is not None:
+            command += f" --minutes {minutes:g}"
+        command += f" --threads {torch.get_num_threads()}"
+        if not self.commands or not self.commands[-1].endswith(command):
+            self.commands.append(f"from step {self.step}: {command}" if self.step else command)
+
+    def export(self, profile: Any, state_dict: dict[str, Tensor], *, data: str, quality: dict) -> Path:
         """Write the weights and their card to data/checkpoints/<profile>. The card counts the corpus used."""
         corpus = world.open_split("train")
         return hub.save_weights(
@@ -175,7 +185,7 @@ class Run:
                 "data": data,
                 "utterances": len(corpus),
                 "hours": round(corpus.hours, 2),
-                "command": command,
+                "command": "; ".join(self.commands),
                 "steps": self.step,
                 "seconds": round(self.seconds),
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",

@@ -211,6 +211,5 @@ def _export(run: Run, profile: Profile, model: speaker.SpeakerEncoder, ema: Ema)
         profile,
         ema.shadow,
         data="the mini world, train split; quality on the dev split (speakers and sentences never seen)",
-        command=f"pvlib train {NAME}",
         quality={key: round(value, 4) for key, value in quality.items()},
     )

@@ -244,6 +244,5 @@ def _export(run: Run, profile: Profile, model: vocoder.Vocoder, ema: Ema) -> Non
         profile,
         ema.shadow,
         data="the mini world, train split; quality on 64 utterances of the dev split (speakers never seen)",
-        command=f"pvlib train {NAME}",
         quality={key: round(value, 4) for key, value in quality.items()},
     )
