@@ -129,7 +129,7 @@ class Block(nn.Module):
         return (x + self.scale * y) * mask
 
     def _convolve(self, x: Tensor) -> Tensor:
-        """The depthwise convolution as one over pictures of height 1: as they lie, channels last, CPUs do it 4 times faster."""
+        """The depthwise convolution, as one over pictures with channels last: a quarter of the time on a CPU."""
         conv = self.depthwise
         pictures = x.unsqueeze(1).permute(0, 3, 1, 2)  # (b, m, c) -> (b, c, 1, m), no copy
         y = nn.functional.conv2d(
