@@ -152,6 +152,11 @@ class Profile:
     recognizer: Recognizer = field(default_factory=Recognizer)
     sources: Sources = field(default_factory=Sources)
 
+    @property
+    def embedded(self) -> bool:
+        """Whether all weights were trained in this repository."""
+        return self.sources == Sources()
+
 
 MINI = Profile(name="mini", manifest="mini-test", samples=200, default_samples=40)
 

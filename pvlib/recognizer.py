@@ -120,13 +120,14 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.widen = nn.Linear(channels, hidden)
         self.narrow = nn.Linear(hidden, channels)
+        self.dropout = nn.Dropout(0.1)
         self.scale = nn.Parameter(torch.full((channels,), 0.3))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (b, m, c), mask (b, m, 1) true inside each row -> (b, m, c), zero in the padding."""
         y = self._convolve(x)
         y = self.narrow(nn.functional.gelu(self.widen(self.norm(y))))
-        return (x + self.scale * y) * mask
+        return (x + self.scale * self.dropout(y)) * mask
 
     def _convolve(self, x: Tensor) -> Tensor:
         """The depthwise convolution, as one over pictures with channels last: a quarter of the time on a CPU."""

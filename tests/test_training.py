@@ -1,5 +1,7 @@
 """The backbone's trainer: a run taken up again is the run it would have been, and it learns."""
 
+import math
+import random
 from dataclasses import replace
 
 import pytest
@@ -18,7 +20,7 @@ def profile(conditioning: str = "durations") -> config.Profile:
 
 
 def train(steps: int, **options) -> dict[str, torch.Tensor]:
-    trainer.train(profile(), steps=steps, compile_blocks=False, **options)
+    trainer.train(profile(), steps=steps, **options)
     return trainer.averaged(profile())[0].state_dict()
 
 
@@ -39,20 +41,28 @@ def test_it_learns_and_its_weights_load(toy_corpus):
     after = hub.read_card("backbone", profile())
     assert after["quality"]["dev_flow_loss"] < 0.97 * before
     assert after["steps"] == 60 and after["utterances"] == 8
+    threads = f"--threads {torch.get_num_threads()}"
+    first, then = f"pvlib train backbone --steps 1 {threads}", f"pvlib train backbone --steps 60 {threads}"
+    assert after["command"] == f"{first}; from step 1: {then}"
+    log = hub.weights_path("backbone", profile()).with_name("backbone.log.csv").read_text().splitlines()
+    assert log[0] == "step,seconds,loss,norm,frames" and [line.split(",")[0] for line in log[1:]] == [
+        "25",
+        "50",
+    ]
     loaded = hub.load_backbone(profile(), torch.device("cpu"))
     assert loaded.weights_of("fox").shape == (3,)
 
 
 @pytest.mark.parametrize("conditioning", ["average", "padded"])
 def test_other_conditionings_train(toy_corpus, conditioning):
-    trainer.train(profile(conditioning), steps=2, compile_blocks=False)
+    trainer.train(profile(conditioning), steps=2)
     assert hub.read_card("backbone", profile(conditioning))["steps"] == 2
 
 
 def test_a_state_of_another_configuration_is_refused(toy_corpus):
     train(1)
     with pytest.raises(TrainingError, match="another configuration"):
-        trainer.train(replace(profile(), backbone=replace(SMALL, depth=2)), steps=2, compile_blocks=False)
+        trainer.train(replace(profile(), backbone=replace(SMALL, depth=2)), steps=2)
 
 
 def test_a_damaged_state_is_named(toy_corpus):
@@ -108,3 +118,32 @@ def test_row_attention_is_the_official_attention():
     layer.processor = RowAttention()
     for ours, theirs in zip(outcome(), official, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_without_sway_the_loss_is_the_official_one():
+    """The same random numbers through `CFM.forward` and through ours, for rows of unequal length."""
+    from pvlib import backbone
+
+    model = backbone.build(SMALL)
+    torch.nn.init.normal_(model.transformer.proj_out.weight)  # zero at first, and then every loss is the same
+    mel, tokens = torch.randn(3, 40, model.cfm.num_channels), torch.tensor([40, 25, 33])
+    text = model.encode(["the red fox", "a cat", "we go on"])
+    for seed in range(8):  # with and without the clip, with and without the text
+        torch.manual_seed(seed)
+        random.seed(seed)
+        official, _, _ = model.cfm(mel, text=text, lens=tokens)
+        torch.manual_seed(seed)
+        random.seed(seed)
+        torch.testing.assert_close(trainer.flow_loss(model.cfm, mel, text, tokens, sway_coef=None), official)
+
+
+def test_sway_puts_more_times_where_there_is_mostly_noise(monkeypatch):
+    """P(1 - cos(pi u / 2) < 0.15) = 2 acos(0.85) / pi, 35 %."""
+    from pvlib import backbone
+
+    seen = []
+    cfm = backbone.build(SMALL).cfm
+    monkeypatch.setattr(cfm.transformer, "forward", lambda **given: seen.append(given["time"]) or given["x"])
+    mel = torch.zeros(4000, 2, cfm.num_channels)
+    trainer.flow_loss(cfm, mel, torch.zeros(4000, 1, dtype=torch.long), torch.full((4000,), 2))
+    assert float((seen[0] < 0.15).float().mean()) == pytest.approx(2 * math.acos(0.85) / math.pi, abs=0.03)

@@ -251,3 +251,53 @@ def demo(table: pd.DataFrame) -> Figure:
         ax.grid(axis="x", visible=False)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8)
     return figure
+
+
+@styled
+def learning(logs: dict[str, pd.DataFrame], found: dict[str, pd.DataFrame]) -> Figure:
+    """Losses against minutes of training, one panel per model, and below what evaluations on the dev split found.
+
+    logs: columns minutes and the losses; found: columns minutes and shares between 0 and 1, or an empty frame.
+    """
+    figure = Figure(figsize=(2.9 * len(logs), 4.6))
+    axes = figure.subplots(2, len(logs), squeeze=False, sharex="col")
+    for column, (model, log) in enumerate(logs.items()):
+        upper, lower = axes[:, column]
+        upper.set_title(model.replace("_", " "))
+        for loss in [name for name in ("loss", "mel") if name in log]:
+            upper.plot(log["minutes"], log[loss], color="#0072b2", linewidth=0.9)
+            upper.set_ylabel("log-mel loss" if loss == "mel" else "loss")
+        upper.set_yscale("log")
+        upper.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+        lower.set_xlabel("minutes of training")
+        shown = found[model]
+        if shown.empty:
+            lower.text(
+                0.5, 0.5, "judged by listening,\nsee the table", ha="center", va="center", color="#5f5f5f"
+            )
+            lower.set_yticks([])
+            continue
+        names = [name for name in shown if name not in ("step", "seconds", "minutes")]
+        for name, colour in zip(names, ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9"), strict=False):
+            lower.plot(shown["minutes"], shown[name], color=colour, marker=".", label=name.replace("_", " "))
+        lower.legend(fontsize=6.5)
+    return figure
+
+
+@styled
+def by_place(lost: pd.DataFrame, parts: int = 5) -> Figure:
+    """Share of words lost along the text, first to last, one line per system. lost: see `learning.lost_words`."""
+    figure = Figure(figsize=(6.4, 3.2))
+    ax = figure.subplots()
+    place = np.minimum((lost["place"] * parts).astype(int), parts - 1)
+    shares = lost.groupby(["system", place])["lost"].mean()
+    for system in ordered(lost["system"].unique()):
+        own = shares[system]
+        ax.plot(own.index, own, color=look(system).colour, marker=look(system).marker, label=system)
+    ax.set_xticks(range(parts), ["first", *[""] * (parts - 2), "last"])
+    ax.set_xlabel("place in the text")
+    ax.set_ylabel("share of words lost")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set_ylim(bottom=0)
+    ax.legend(fontsize=8)
+    return figure

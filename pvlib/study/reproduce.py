@@ -38,12 +38,16 @@ class ReproduceError(RuntimeError):
 
 @dataclass(frozen=True)
 class Needs:
-    """What is computed, with a progress bar, before a notebook runs, so that the notebook only reads it."""
+    """What is computed, with a progress bar, before a notebook runs, so that the notebook only reads it.
+
+    logs: it reads training logs, which only a profile with embedded weights has; it is left out for another.
+    """
 
     rows: bool = False
     demo: bool = False
     speed: bool = False
     sweep: bool = False
+    logs: bool = False
 
 
 NOTEBOOKS = {
@@ -53,6 +57,7 @@ NOTEBOOKS = {
     "08_catastrophic_failures": Needs(rows=True),
     "09_pareto_frontier": Needs(rows=True, speed=True, sweep=True),
     "10_waveforms_and_spectrograms": Needs(rows=True),
+    "A1_how_the_models_learnt": Needs(rows=True, logs=True),
 }
 
 
@@ -168,9 +173,10 @@ def reproduce(
     study raises (ConfigError, ManifestError, WeightsError, RowsError).
     """
     settings = get_profile(profile)
-    names = choose(only)
+    complete = [name for name, needs in NOTEBOOKS.items() if settings.embedded or not needs.logs]
+    names = [name for name in choose(only) if name in complete]
     samples = samples or (settings.samples if record else settings.default_samples)
-    if record and (len(names) < len(NOTEBOOKS) or samples != settings.samples):
+    if record and (names != complete or samples != settings.samples):
         raise ReproduceError(f"a recorded run is complete: all notebooks and --samples {settings.samples}")
     started = time.monotonic()
     table = prepare(settings, samples, names)

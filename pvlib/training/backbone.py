@@ -1,25 +1,28 @@
-"""Train the mini backbone: flow matching by infilling, on the official `CFM.forward`.
+"""Train the mini backbone: flow matching by infilling, as the official `CFM.forward` does it, at other times.
 
 Each row shows the model a sentence with 70 to 100 % of its mel hidden. Four rows in five carry the true alignment
 of their words, the fifth the one that only text and length foretell, which is all the official inference function
-can offer. The learning rate rises, stays, and falls to zero over the last fifth of the steps, so that a finished
-run can be taken up again with more of them.
+can offer. What is said is decided while there is still more noise than speech, so the times are drawn as densely
+there as sway sampling visits them. The learning rate rises, stays, and falls to zero over the last fifth of the
+steps, so that a finished run can be taken up again with more of them.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import random
 
 import numpy as np
 import torch
+from f5_tts.model.utils import lens_to_mask, mask_from_frac_lengths
 from scipy.optimize import nnls
 from torch import Tensor
 
-from pvlib import alignment, backbone
+from pvlib import alignment, backbone, hub
 from pvlib.audio import HOP_LENGTH, SAMPLE_RATE
 from pvlib.config import MINI, Profile
-from pvlib.training import machine
+from pvlib.training import listening, machine
 from pvlib.training.attention import RowAttention
 from pvlib.training.common import Ema, Run, autocast, batches_by_length, default_device
 from pvlib.training.features import mel_cache, pad
@@ -29,6 +32,8 @@ STEPS = 20_000
 FRAMES_PER_STEP = 5_000
 PEAK_RATE, WARM_UP_STEPS, FALL = 8e-4, 300, 0.2
 FORETOLD_SHARE = 0.2
+SWAY = -1.0  # of the training times, as of the sampler's
+EVALUATE_EVERY = 1000
 SEED = 1
 NAME = "backbone"
 
@@ -64,6 +69,36 @@ def expected_seconds(corpus: Corpus, vocabulary: dict[str, int], limit: int = 30
 def learning_rate(step: int, steps: int) -> float:
     """Share of the peak rate: up, flat, and down over the last fifth."""
     return min(1.0, (step + 1) / WARM_UP_STEPS, max(0.0, (steps - step) / max(1.0, FALL * steps)))
+
+
+def flow_loss(
+    cfm: backbone.CompanionCFM, mel: Tensor, text: Tensor, tokens: Tensor, sway_coef: float | None = SWAY
+) -> Tensor:
+    """The loss of the official `CFM.forward` on its own random numbers, with the times swayed; None: not swayed.
+
+    mel: (b, n, d) stacked; text: (b, nt) vocabulary indices; tokens: (b,) lengths. Uniform times are right for
+    unit variance; log-mels vary more, and their content shows through the noise before a fifth of the way is gone.
+    """
+    mask = lens_to_mask(tokens, length=mel.shape[1])
+    share = torch.zeros(len(mel), device=mel.device).uniform_(*cfm.frac_lengths_mask)
+    hidden = mask_from_frac_lengths(tokens, share) & mask
+    noise = torch.randn_like(mel)
+    times = torch.rand(len(mel), device=mel.device)
+    if sway_coef is not None:
+        times = times + sway_coef * (torch.cos(math.pi / 2 * times) - 1 + times)
+    t = times[:, None, None]
+    drop_clip = random.random() < cfm.audio_drop_prob
+    drop_all = random.random() < cfm.cond_drop_prob
+    made = cfm.transformer(
+        x=(1 - t) * noise + t * mel,
+        cond=mel.masked_fill(hidden.unsqueeze(-1), 0.0),
+        text=text,
+        time=times,
+        drop_audio_cond=drop_clip or drop_all,
+        drop_text=drop_all,
+        mask=mask,
+    )
+    return (made - (mel - noise)).square()[hidden].mean()
 
 
 class Rows:
@@ -154,7 +189,7 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = PEAK_RATE * learning_rate(number, steps)
         with model.aligned(None if index is None else index.to(device)), autocast(device):
-            loss, _, _ = model.cfm(mel, text=text, lens=tokens)
+            loss = flow_loss(model.cfm, mel, text, tokens)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
@@ -162,7 +197,13 @@ def train(
         ema.update()
         return {"loss": loss.detach(), "norm": norm, "frames": tokens.sum() * profile.backbone.stack}
 
-    run.loop(step, steps=steps, minutes=minutes)
+    run.loop(
+        step,
+        steps=steps,
+        minutes=minutes,
+        evaluate=lambda: evaluate(profile, ema.shadow),
+        evaluate_every=EVALUATE_EVERY,
+    )
     export(profile, run=run, ema=ema)
 
 
@@ -196,17 +237,25 @@ def export(profile: Profile = MINI, *, run: Run | None = None, ema: Ema | None =
         profile,
         keep,
         data="the mini world, train split; quality on the dev split (speakers and sentences never seen)",
-        quality={"dev_flow_loss": round(dev_loss(profile, keep), 4)},
+        quality={name: round(value, 4) for name, value in evaluate(profile, keep).items()},
     )
 
 
-@torch.no_grad()
-def dev_loss(profile: Profile, state: dict[str, Tensor], batches: int = 12) -> float:
-    """The flow-matching loss on dev utterances, with fixed noise, times and spans."""
+def evaluate(profile: Profile, state: dict[str, Tensor]) -> dict[str, float]:
+    """The flow loss on the dev split; and where recogniser and vocoder are trained, what they hear of dev sentences."""
     model = backbone.build(profile.backbone)
     model.load_state_dict(state, strict=False)
-    rows = Rows("dev", model)
     model.eval()
+    found = {"dev_flow_loss": dev_loss(model)}
+    if all(hub.weights_path(name, profile).exists() for name in ("recognizer", "vocoder")):
+        found |= listening.error_rates(model, profile)
+    return found
+
+
+@torch.no_grad()
+def dev_loss(model: backbone.Backbone, batches: int = 12) -> float:
+    """The flow-matching loss on dev utterances, with fixed noise, times and spans."""
+    rows = Rows("dev", model)
     order = batches_by_length(rows.lengths, FRAMES_PER_STEP, seed=SEED)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
@@ -215,5 +264,5 @@ def dev_loss(profile: Profile, state: dict[str, Tensor], batches: int = 12) -> f
         for number in range(batches):
             mel, text, tokens, index = rows.batch(next(order), torch.Generator().manual_seed(number))
             with model.aligned(index), autocast(torch.device("cpu")):
-                losses.append(float(model.cfm(mel, text=text, lens=tokens)[0]))
+                losses.append(float(flow_loss(model.cfm, mel, text, tokens)))
     return sum(losses) / len(losses)

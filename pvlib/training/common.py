@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -41,7 +42,8 @@ class Run:
     """The life of one training: counts steps and seconds, logs, checkpoints atomically, resumes.
 
     parts: everything with `state_dict`/`load_state_dict` that must survive (model, optimiser, schedule).
-    The state lies in build/training/<name>/state.pt, the log beside it in log.csv.
+    The state lies in build/training/<name>/state.pt, beside it the losses in log.csv and what evaluations on the
+    dev split found in dev.csv.
     """
 
     def __init__(
@@ -107,9 +109,9 @@ class Run:
                 "the state before it is whole"
             ) from error
 
-    def log(self, **values: float) -> None:
-        """Append one line to log.csv."""
-        path = self.folder / "log.csv"
+    def log(self, values: dict[str, float], file_name: str = "log.csv") -> None:
+        """Append one line to log.csv, or to dev.csv what an evaluation found."""
+        path = self.folder / file_name
         row = {
             "step": self.step,
             "seconds": round(self.seconds, 1),
@@ -150,13 +152,11 @@ class Run:
                 bar.update(1)
                 if self.step % log_every == 0:
                     means = {key: value / count for key, value in sums.items()}
-                    self.log(**means)
+                    self.log(means)
                     bar.set_postfix({k: f"{v:.3f}" for k, v in means.items()})
                     sums, count = {}, 0
                 if evaluate and evaluate_every and self.step % evaluate_every == 0:
-                    scores = evaluate()
-                    with (self.folder / "dev.txt").open("a") as file:
-                        file.write(f"{self.step}\t{self.seconds:.0f}\t{scores}\n")
+                    self.log(evaluate(), "dev.csv")
                     last = time.monotonic()
                 if now - last_save > self.save_every_seconds:
                     self.save()
@@ -174,9 +174,9 @@ class Run:
             self.commands.append(f"from step {self.step}: {command}" if self.step else command)
 
     def export(self, profile: Any, state_dict: dict[str, Tensor], *, data: str, quality: dict) -> Path:
-        """Write the weights and their card to data/checkpoints/<profile>. The card counts the corpus used."""
+        """Write the weights, their card and the logs to data/checkpoints/<profile>. The card counts the corpus used."""
         corpus = world.open_split("train")
-        return hub.save_weights(
+        path = hub.save_weights(
             self.name,
             profile,
             state_dict,
@@ -192,6 +192,10 @@ class Run:
                 "quality": quality,
             },
         )
+        for log in (self.folder / "log.csv", self.folder / "dev.csv"):
+            if log.exists():
+                shutil.copyfile(log, path.with_name(f"{self.name}.{log.name}"))
+        return path
 
 
 class Ema:

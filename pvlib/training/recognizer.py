@@ -2,7 +2,8 @@
 
 Batches are whole utterances of like length, or short pieces cut at word boundaries, since the one-second clip
 must be read as well; where a piece ends inside a word, the word keeps its first letters in proportion. The
-log-mels are disturbed in the ways of a vocoder or a room: smeared, noisy, stretched, with parts missing.
+log-mels are disturbed in the ways of other voices, of a vocoder or of a room: stretched in time and over the bands,
+reverberant, noisy, smeared, with parts missing.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from pvlib.world import corpus as world
 
 NAME = "recognizer"
 STEPS = 12_000
-BATCH_FRAMES = 14_000  # padded mel frames of one batch, 149 s
+BATCH_FRAMES = 7_000  # padded mel frames of one batch, 75 s
 MAX_ROWS = 128
 PEAK_RATE = 2e-3
 WARMUP = 150
-CLEAN_SHARE = 0.4  # share of batches left as they are
-PIECE_SHARE = 0.3  # share of batches made of short pieces
+CLEAN_SHARE = 0.3  # share of batches left as they are
+PIECE_SHARE = 0.45  # share of batches made of short pieces
 FIRST_STEPS = 400  # before them nearly all batches are short pieces: CTC finds its alignments sooner
 FIRST_PIECE_SHARE = 0.9
 PIECE_SECONDS = (0.6, 3.0)
-EVALUATE_EVERY = 300
+EVALUATE_EVERY = 600
 DEV_UTTERANCES = 200
 FRAME_RATE = audio.SAMPLE_RATE / audio.HOP_LENGTH
 
@@ -128,7 +129,7 @@ def piece(
 
 
 def augment(mel: Tensor, lengths: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Disturb log-mels (b, n, 100): tempo, noise floor, smear, jitter, missing bands and moments."""
+    """Disturb log-mels (b, n, 100): tempo, vocal tract, room, noise, smear, jitter, missing parts."""
     generator = torch.Generator(device=mel.device).manual_seed(int(rng.integers(2**31)))
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -140,6 +141,20 @@ def augment(mel: Tensor, lengths: Tensor, rng: np.random.Generator) -> tuple[Ten
         mel = nn.functional.interpolate(mel.transpose(1, 2), size=size, mode="linear").transpose(1, 2)
         lengths = (lengths * tempo).long().clamp(1, size)
     b, n, bands = mel.shape
+    # voice: the bands shifted in proportion, as by a longer or shorter vocal tract
+    place = torch.arange(bands, device=mel.device) * uniform(0.88, 1.14, b, 1)
+    below = place.long().clamp(max=bands - 2)
+    share = (place - below).clamp(0, 1)[:, None]
+    lower, upper = (mel.gather(2, i[:, None].expand(b, n, bands)) for i in (below, below + 1))
+    mel = torch.lerp(lower, upper, share)
+    # room: a tail of sound that decays by 60 dB in 0.1 to 0.8 s, for half of the rows
+    decay = 10 ** (-6 / (uniform(0.1, 0.8, b, 1, 1) * FRAME_RATE))
+    energy = torch.exp(2 * mel)
+    tail = energy
+    for reach in (1, 2, 4, 8, 16, 32):  # sums of a geometric series, doubled in length each time
+        tail = tail + decay**reach * nn.functional.pad(tail, (0, 0, reach, 0))[:, :n]
+    weight = uniform(0.0, 1.0, b, 1, 1) * (uniform(0, 1, b, 1, 1) < 0.5) * (1 - decay) / decay
+    mel = 0.5 * torch.log(energy + weight * (tail - energy))
     # noise: a floor below the row's own level, tilted over the bands
     tilt = uniform(-2.0, 2.0, b, 1, 1) * torch.linspace(-0.5, 0.5, bands, device=mel.device)
     floor = mel.mean((1, 2), keepdim=True) - uniform(1.5, 9.0, b, 1, 1) + tilt
@@ -155,9 +170,9 @@ def augment(mel: Tensor, lengths: Tensor, rng: np.random.Generator) -> tuple[Ten
     mean = mel.mean((1, 2), keepdim=True)
     band, moment = torch.arange(bands, device=mel.device), torch.arange(n, device=mel.device)
     for _ in range(2):
-        at, width = uniform(0, bands, b, 1), uniform(0, 12, b, 1)
+        at, width = uniform(0, bands, b, 1), uniform(0, 20, b, 1)
         mel = torch.where(((band >= at) & (band < at + width))[:, None, :], mean, mel)
-        at, width = uniform(0, 1, b, 1) * lengths[:, None], uniform(0, 8, b, 1)
+        at, width = uniform(0, 1, b, 1) * lengths[:, None], uniform(0, 16, b, 1)
         mel = torch.where(((moment >= at) & (moment < at + width))[:, :, None], mean, mel)
     return mel, lengths
 
@@ -187,7 +202,7 @@ def evaluate(model: recognizer.CTCRecognizer, ema: Ema, limit: int = DEV_UTTERAN
     alphabet = model.config.alphabet
     whole = [recognizer.normalise(corpus.table["text"].iat[i], alphabet) for i in rows]
     heard = _read(twin, cache, [(i, None) for i in rows])
-    second = [_first_second(corpus.words(i), alphabet) for i in rows]
+    second = [first_second(corpus.words(i), alphabet) for i in rows]
     heard_second = _read(twin, cache, [(i, audio.CLIP_FRAMES) for i in rows])
     pairs = [(a, b) for a, b in zip(second, heard_second, strict=True) if a]
     return {
@@ -208,7 +223,8 @@ def _read(model: recognizer.CTCRecognizer, cache: MelCache, items: list[tuple[in
     return texts
 
 
-def _first_second(words: list[tuple[str, float, float]], alphabet: str) -> str:
+def first_second(words: list[tuple[str, float, float]], alphabet: str) -> str:
+    """What is heard in the first second; the word it ends in keeps its first letters in proportion."""
     heard = [
         word[: round(min(1.0, (audio.CLIP_SECONDS - begin) / max(end - begin, 1e-3)) * len(word))]
         for word, begin, end in words

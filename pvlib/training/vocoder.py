@@ -70,7 +70,7 @@ def train(
         model.train()
         with autocast(device):
             made = model(audio.mel(wave))
-        values = {"rate": rate}
+        values = {"rate": rate} | dict.fromkeys(("critic", "fooling", "matching"), float("nan"))
         adversarial = schedule.progress >= ADVERSARIAL_FROM
         if adversarial:
             chosen = critics.choose(rng)

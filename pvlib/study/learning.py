@@ -1,0 +1,103 @@
+"""How the embedded models were trained, from the logs beside their weights, and which words a system loses."""
+
+from __future__ import annotations
+
+import jiwer
+import numpy as np
+import pandas as pd
+
+from pvlib import hub
+from pvlib.config import Profile
+from pvlib.metrics.wer import normalise
+
+MODELS = ("recognizer", "speaker_encoder", "vocoder", "backbone")
+
+
+def log(profile: Profile, model: str, kind: str = "log") -> pd.DataFrame:
+    """The training log of a model (kind "log": losses) or its evaluations ("dev"), with minutes of training.
+
+    Empty where the model was never evaluated in training. Raises WeightsError where the losses are missing.
+    """
+    path = hub.weights_path(model, profile).with_suffix("")
+    path = path.with_name(f"{path.name}.{kind}.csv")
+    if not path.exists():
+        if kind == "dev":
+            return pd.DataFrame()
+        raise hub.WeightsError(f"{path} is missing; restore it with `git checkout -- {path}`")
+    table = pd.read_csv(path)
+    return table.assign(minutes=table["seconds"] / 60)
+
+
+def overview(profile: Profile) -> pd.DataFrame:
+    """One line per model, from its card: steps, minutes, hours of speech, megabytes."""
+    lines = []
+    for model in MODELS:
+        card = hub.read_card(model, profile)
+        lines.append(
+            {
+                "model": model,
+                "steps": card["steps"],
+                "minutes": round(card["seconds"] / 60),
+                "hours of speech": card["hours"],
+                "MB": round(card["bytes"] / 1e6, 1),
+                "command": card["command"],
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def lost_words(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every word that should have been heard: columns system, utterance, speaker, word, place, lost.
+
+    place: 0 at the first word, 1 at the last, 0.5 for a text of one word. lost: 1 where the best alignment of text
+    and transcript deletes or substitutes the word. A failed utterance loses all its words.
+    """
+    found = []
+    for row in rows.itertuples():
+        words = normalise(row.text).split()
+        if not words:
+            continue
+        lost = np.ones(len(words), dtype=int)
+        for part in jiwer.process_words(" ".join(words), normalise(row.hypothesis)).alignments[0]:
+            if part.type == "equal":
+                lost[part.ref_start_idx : part.ref_end_idx] = 0
+        last = max(1, len(words) - 1)
+        for k, word in enumerate(words):
+            place = k / last if len(words) > 1 else 0.5
+            found.append((row.system, row.utterance, row.speaker, word, place, int(lost[k])))
+    return pd.DataFrame(found, columns=["system", "utterance", "speaker", "word", "place", "lost"])
+
+
+def worst_words(lost: pd.DataFrame, least: int = 5, count: int = 10) -> pd.DataFrame:
+    """The words of which the largest share is lost, among those that occur at least `least` times."""
+    table = lost.groupby("word")["lost"].agg(["mean", "size"])
+    table = table[table["size"] >= least].sort_values(["mean", "size"], ascending=False).head(count)
+    return table.rename(columns={"mean": "share lost", "size": "occurrences"}).reset_index()
+
+
+def trend(model: str, log: pd.DataFrame) -> str:
+    """One sentence: how the loss moved over the last quarter of the steps against the quarter before it."""
+    loss = "loss" if "loss" in log else "mel"
+    quarter = len(log) // 4
+    if quarter < 2:
+        return f"`{model}`: too few lines in the log to speak of a trend."
+    before, last = log[loss].iloc[-2 * quarter : -quarter].mean(), log[loss].iloc[-quarter:].mean()
+    change = last / before - 1
+    verdict = (
+        "it was still learning when it stopped" if change < -0.03 else "more of the same would bring little"
+    )
+    return f"`{model}`: the loss of its last quarter is {change:+.0%} of the quarter before: {verdict}."
+
+
+def places(lost: pd.DataFrame, system: str) -> str:
+    """One sentence: the share of words a system loses at the beginning, inside and at the end of a text."""
+    own = lost[lost["system"] == system]
+    parts = {
+        "first": own[own["place"] == 0],
+        "inner": own[(own["place"] > 0) & (own["place"] < 1)],
+        "last": own[own["place"] == 1],
+    }
+    told = ", ".join(
+        f"{part['lost'].mean():.0%} of the {name} words" for name, part in parts.items() if len(part)
+    )
+    return f"`{system}` loses {told}."

@@ -1,0 +1,62 @@
+"""Listening to a backbone while it trains: dev sentences in dev voices, read back by the embedded recogniser."""
+
+from __future__ import annotations
+
+import jiwer
+import numpy as np
+import torch
+
+from pvlib import audio, hub, laag, recognizer
+from pvlib.backbone import Backbone, Item
+from pvlib.config import Profile
+from pvlib.training.features import mel_cache
+from pvlib.training.recognizer import first_second
+from pvlib.world.corpus import open_split
+
+UTTERANCES = 16
+STEPS = 16
+WORDS = (6, 16)  # of the sentences that are listened to: one chunk, and not ultra-short
+SEED = 1
+
+
+def items(model: Backbone, profile: Profile, count: int = UTTERANCES) -> tuple[list[Item], list[str]]:
+    """What to say and in whose voice: items with the first second of another utterance, and the sentences.
+
+    The clip's words are the true ones, the last cut short in proportion; durations are those of the official rule.
+    """
+    corpus, cache = open_split("dev"), mel_cache("dev")
+    rng = np.random.default_rng(SEED)
+    texts, speakers = corpus.table["text"].tolist(), corpus.table["speaker"].to_numpy()
+    fitting = [i for i, text in enumerate(texts) if WORDS[0] <= len(text.split()) <= WORDS[1]]
+    made, said = [], []
+    for number, i in enumerate(rng.permutation(fitting)[:count].tolist()):
+        others = [j for j in np.flatnonzero(speakers == speakers[i]).tolist() if j != i]
+        j = int(rng.choice(others))
+        heard = first_second(corpus.words(j), profile.recognizer.alphabet)
+        if not heard:  # the clip begins with more than a second of silence
+            continue
+        text = "".join(c for c in texts[i].lower() if c in model.vocabulary)
+        clip = torch.from_numpy(np.asarray(cache.mel(j, 0, audio.CLIP_FRAMES), dtype=np.float32))
+        heard = laag.boundary(heard)
+        frames = laag.duration(len(clip), heard, text, profile.inference)
+        made.append(Item(clip, heard, text, frames, seed=number, cfg_strength=profile.inference.cfg_strength))
+        said.append(texts[i])
+    return made, said
+
+
+@torch.no_grad()
+def error_rates(model: Backbone, profile: Profile, count: int = UTTERANCES) -> dict[str, float]:
+    """Word and letter error rates (shares) of what the embedded recogniser hears, vocoded by the embedded vocoder.
+
+    Raises WeightsError where one of the two is missing: train them first.
+    """
+    ears, vocoder = hub.load_recognizer(profile, "cpu"), hub.load_vocoder(profile, "cpu")
+    asked, said = items(model, profile, count)
+    mels = model.sample(asked, steps=STEPS)
+    waves = [
+        vocoder.decode(mel[len(item.mel) :].T[None])[0].numpy() for mel, item in zip(mels, asked, strict=True)
+    ]
+    alphabet = profile.recognizer.alphabet
+    truth = [recognizer.normalise(text, alphabet) for text in said]
+    heard = ears.transcribe(waves)
+    return {"wer_dev": jiwer.wer(truth, heard), "cer_dev": jiwer.cer(truth, heard)}
