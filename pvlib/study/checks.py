@@ -1,0 +1,366 @@
+"""How claims are put to the test: one small function per kind of claim, each from evidence to a finding.
+
+Rules that all share: a difference is shown only when its interval from resampled speakers excludes zero and its paired
+test survives Holm's correction over the whole ledger; what was not measured is `untested`, with what would test it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pvlib import systems
+from pvlib.config import get_profile
+from pvlib.metrics.cfr import catastrophic
+from pvlib.study import facts, modality, pairs, printed, statistics
+from pvlib.study.claims import (
+    ADOPTED,
+    CONTRADICTED,
+    DEPARTED,
+    INCONCLUSIVE,
+    RIGHT,
+    SUPPORTED,
+    UNTESTED,
+    WRONG,
+    Claim,
+    Evidence,
+    Finding,
+    entry,
+    number,
+)
+from pvlib.study.measure import in_stratum, lookup, measure
+from pvlib.study.statistics import ALPHA, Interval, cluster_bootstrap
+
+EXPECTED = {"more": 1, "less": -1}
+FULL = 200  # utterances that a printed level of the paper rests on
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way to check claims: the fields it needs and may have, the function, and the same in words."""
+
+    run: Callable[[Claim, Evidence, Mapping[str, Claim]], Finding]
+    needs: tuple[str, ...]
+    may: tuple[str, ...]
+    words: str  # a format string over the fields of the check
+
+
+# Numbers
+
+
+def _relation(claim: Claim, claims: Mapping[str, Claim]) -> tuple[bool | None, str, str]:
+    check = claim.check
+    found = printed.evaluate(
+        check["expression"], {name: number(text, claims) for name, text in check["numbers"].items()}
+    )
+    relation, against = check.get("relation", "equals"), check.get("against", claim.value)
+    answer = printed.holds(found, relation, number(against, claims))
+    filled = ", ".join(f"{name} = {text}" for name, text in check["numbers"].items())
+    return answer, str(found), f"{check['expression']} = {found}, to be: {relation} {against} ({filled})"
+
+
+def arithmetic(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
+    """The paper's numbers against each other."""
+    answer, measured, words = _relation(claim, claims)
+    return Finding({True: RIGHT, False: WRONG, None: INCONCLUSIVE}[answer], measured, words)
+
+
+def count(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
+    """A printed number against one that is counted here."""
+    answer, measured, words = _relation(claim, claims)
+    return Finding({True: SUPPORTED, False: CONTRADICTED, None: INCONCLUSIVE}[answer], measured, words)
+
+
+def document(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
+    """A claim against another place of the paper or a figure recomputed from its released files."""
+    there = entry(claim.check["against"])
+    try:
+        relation = claim.check.get("relation", "equals")
+        answer = printed.holds(printed.parse(claim.value), relation, printed.parse(there))
+    except ValueError:
+        answer = claim.value == there
+    verdict = {True: SUPPORTED, False: CONTRADICTED, None: INCONCLUSIVE}[answer]
+    return Finding(verdict, there, f"{claim.value} here, {there} there ({claim.check['against']})")
+
+
+def configuration(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
+    """A setting of the paper against the default of the profile `paper`."""
+    own: Any = get_profile("paper")
+    for name in claim.check["parameter"].split("."):
+        if not hasattr(own, name):
+            raise ValueError(f"the configuration has no {claim.check['parameter']}")
+        own = getattr(own, name)
+    if isinstance(own, int | float) and not isinstance(own, bool):
+        same = float(claim.value) == own
+    else:
+        same = str(own).replace(" ", "") == claim.value.replace(" ", "")
+    words = f"config: {claim.check['parameter']} = {own}; the paper: {claim.value}"
+    return Finding(ADOPTED if same else DEPARTED, str(own), words)
+
+
+def property_(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
+    """An invariant of the implementation."""
+    good, words = facts.seen(claim.check["name"])
+    return Finding(SUPPORTED if good else CONTRADICTED, "yes" if good else "no", words)
+
+
+# Rows
+
+
+def level(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
+    """A printed level against a measured one, of the same profile only."""
+    check, wanted = claim.check, claim.check.get("profile", "paper")
+    if evidence.profile != wanted:
+        return Finding(
+            UNTESTED, evidence=f"a level of the profile {wanted}: `pvlib reproduce --profile {wanted}`"
+        )
+    theirs = printed.parse(claim.value)
+    if check["metric"] == "rtf":
+        speed = evidence.speeds.get(check["system"])
+        if speed is None:
+            return _no_speed(check["system"])
+        low, value, high, n = speed["low"], speed["median"], speed["high"], FULL
+    else:
+        rows, lacking = _rows_of(evidence, [check["system"]])
+        if lacking:
+            return lacking
+        line = lookup(
+            measure(rows, [check["metric"]], [check["stratum"]]),
+            check["metric"],
+            check["stratum"],
+            check["system"],
+        )
+        if line is None:
+            return _nothing(check["stratum"], check["metric"])
+        low, value, high, n = line["low"], line["value"], line["high"], len(rows["utterance"].unique())
+    words = f"{value:.4f} [{low:.4f}, {high:.4f}]"
+    if not (low <= theirs.high and theirs.low <= high):
+        return Finding(CONTRADICTED, words, f"the interval excludes the printed {claim.value}")
+    if n < check.get("n", FULL):
+        return Finding(INCONCLUSIVE, words, f"only {n} utterances; the printed level rests on more")
+    return Finding(SUPPORTED, words, f"the interval includes the printed {claim.value}")
+
+
+def difference(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
+    """One system against another on the same utterances."""
+    check = claim.check
+    found, lacking = _pair(claim, evidence)
+    if lacking:
+        return lacking
+    words = f"{found['difference']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
+    effect = f"d_z = {found['d']:+.3f} [{found['d_low']:+.3f}, {found['d_high']:+.3f}]"
+    detail = (
+        f"{check['one']} - {check['other']}, {check['metric']}, {check['stratum']}: "
+        f"{found['test']} p = {found['p']:.3g}, {effect}, n = {found['n']}, {found['speakers']} speakers"
+    )
+    shown = not found["low"] <= 0 <= found["high"] and found["p"] < ALPHA
+    if not shown:
+        least = statistics.detectable(found["n"])
+        return Finding(
+            INCONCLUSIVE, words, f"{detail}; effects below d_z = {least:.3f} would be missed", found["p"]
+        )
+    sign = EXPECTED[check["expect"]]
+    if found["difference"] * sign < 0:
+        return Finding(CONTRADICTED, words, detail, found["p"])
+    if abs(found["d"]) <= float(check.get("effect", 0)):
+        return Finding(
+            CONTRADICTED, words, f"{detail}; the effect is not above {check['effect']}", found["p"]
+        )
+    return Finding(SUPPORTED, words, detail, found["p"])
+
+
+def negligible(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
+    """One system against another, claimed to be the same up to an effect |d_z| of `margin`."""
+    check = claim.check
+    found, lacking = _pair(claim, evidence)
+    if lacking:
+        return lacking
+    margin = float(check["margin"])
+    words = f"d_z = {found['d']:+.3f} [{found['d_low']:+.3f}, {found['d_high']:+.3f}]"
+    same = statistics.equivalence_p(found["d"], found["n"], margin)
+    mirrored = [statistics.effect_tail(found["d"] * sign, found["n"], margin) for sign in (1, -1)]
+    apart = min(1.0, 2 * min(mirrored))
+    detail = f"{check['one']} - {check['other']}, {check['metric']}, {check['stratum']}, n = {found['n']}"
+    if apart < ALPHA:
+        return Finding(CONTRADICTED, words, f"{detail}: larger than {margin:g}, p = {apart:.3g}", apart)
+    verdict = SUPPORTED if same < ALPHA else INCONCLUSIVE
+    return Finding(verdict, words, f"{detail}: within {margin:g}, p = {same:.3g}", same)
+
+
+def identical(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
+    """Two systems said to do the very same: every utterance with the same words heard and the same similarity."""
+    names = [claim.check["one"], claim.check["other"]]
+    rows, lacking = _rows_of(evidence, names)
+    if lacking:
+        return lacking
+    keys, judged = ["utterance", "seed"], ["wer", "secs_ecapa_clip", "secs_ge2e_clip"]
+    one, other = (rows[rows["system"] == name].set_index(keys).sort_index() for name in names)
+    if not one.index.equals(other.index):
+        raise ValueError(
+            f"{names[0]} and {names[1]} have not the same utterances and seeds; evaluate both again"
+        )
+    same = np.isclose(one[judged], other[judged], rtol=0, atol=1e-6, equal_nan=True).all(axis=1)
+    apart = int((~same | (one["hypothesis"] != other["hypothesis"]).to_numpy()).sum())
+    words = f"{apart} of {len(one)} rows differ"
+    return Finding(
+        CONTRADICTED if apart else SUPPORTED, words, f"{names[0]} and {names[1]}: words and similarity"
+    )
+
+
+def strata(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
+    """One system on two kinds of text; different utterances, so nothing is paired but speakers."""
+    check = claim.check
+    rows, lacking = _rows_of(evidence, [check["system"]])
+    if lacking:
+        return lacking
+    values = (
+        catastrophic(rows["wer"]).astype(float)
+        if check["metric"] == "cfr"
+        else rows[check["metric"]].to_numpy(dtype=float)
+    )
+    heard = np.isfinite(values)
+    sides = [rows.index.isin(in_stratum(rows, check[side]).index) & heard for side in ("first", "second")]
+    if not all(side.any() for side in sides):
+        return _nothing(f"{check['first']} or {check['second']}", check["metric"])
+    totals = [part for side in sides for part in (np.where(side, values, 0.0), side.astype(float))]
+    found = cluster_bootstrap(lambda s, n, t, m: s / n - t / m, totals, rows["speaker"])
+    words = f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+    detail = f"{check['system']}, {check['metric']}, {check['first']} - {check['second']}, {found.clusters} speakers"
+    return Finding(_sided(found, check["expect"]), words, detail)
+
+
+def bimodal(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
+    """Whether the utterances of a stratum fall into two heaps."""
+    check = claim.check
+    rows, lacking = _rows_of(evidence, [check["system"]])
+    if lacking:
+        return lacking
+    values = in_stratum(rows, check["stratum"])[check["metric"]].dropna()
+    if len(values) < 4 or values.nunique() < 2:
+        return _nothing(check["stratum"], check["metric"])
+    found = modality.bimodality(values)
+    two = found.p < ALPHA and found.coefficient > modality.TWO_MODES
+    words = f"coefficient {found.coefficient:.3f}, one mode: p = {found.p:.3f}"
+    detail = (
+        f"{check['system']}, {check['metric']}, {check['stratum']}, n = {found.n}; heaps near "
+        + ", ".join(f"{mode:.2f}" for mode in found.modes)
+    )
+    return Finding(SUPPORTED if two else INCONCLUSIVE, words, detail, found.p)
+
+
+def speed(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
+    """Real-time factors of two systems on one machine; they differ where their ranges do not overlap."""
+    check = claim.check
+    sides = [evidence.speeds.get(check[side]) for side in ("one", "other")]
+    for side, found in zip(("one", "other"), sides, strict=True):
+        if found is None:
+            return _no_speed(check[side])
+    a, b = sides
+    gap = Interval(a["median"] - b["median"], a["low"] - b["high"], a["high"] - b["low"], 0, 0)
+    words = " against ".join(f"{s['median']:.3f} ({s['low']:.3f}-{s['high']:.3f})" for s in sides)
+    return Finding(
+        _sided(gap, check["expect"]), words, f"real-time factor of {check['one']} and {check['other']}"
+    )
+
+
+def external(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
+    """A claim that nothing here can decide yet."""
+    return Finding(UNTESTED, evidence=claim.check["needs"])
+
+
+def _sided(found: Interval, expect: str) -> str:
+    if found.low <= 0 <= found.high:
+        return INCONCLUSIVE
+    return SUPPORTED if found.value * EXPECTED[expect] > 0 else CONTRADICTED
+
+
+def _rows_of(evidence: Evidence, names: list[str]) -> tuple[pd.DataFrame, Finding | None]:
+    there = set() if evidence.rows is None else set(evidence.rows["system"])
+    if missing := [name for name in names if name not in there]:
+        words = [
+            f"no rows of {name}: `pvlib evaluate --profile {evidence.profile} --system '{name}' --samples {FULL}`"
+            if systems.is_known(name)
+            else f"no rows of {name}, a variant that is still to be written (step 4, ablations)"
+            for name in missing
+        ]
+        return pd.DataFrame(), Finding(UNTESTED, evidence="; ".join(words))
+    rows = evidence.rows
+    return rows[rows["system"].isin(names)].reset_index(drop=True), None
+
+
+def _pair(claim: Claim, evidence: Evidence) -> tuple[dict[str, Any], Finding | None]:
+    check = claim.check
+    rows, lacking = _rows_of(evidence, [check["one"], check["other"]])
+    if lacking:
+        return {}, lacking
+    rows = in_stratum(rows, check["stratum"])
+    both = [rows[rows["system"] == check[side]] for side in ("one", "other")]
+    if any(side.empty for side in both):
+        return {}, _nothing(check["stratum"], check["metric"])
+    if len(pairs.aligned(*both, check["metric"]).dropna(subset=["one", "other"])) < 2:
+        return {}, _nothing(check["stratum"], check["metric"])
+    return pairs.paired_line(*both, check["metric"]), None
+
+
+def _nothing(stratum: str, metric: str) -> Finding:
+    return Finding(
+        UNTESTED, evidence=f"too few {stratum} utterances with a value of {metric}; take a larger sample"
+    )
+
+
+def _no_speed(system: str) -> Finding:
+    return Finding(UNTESTED, evidence=f"the speed of {system} was not measured: `pvlib reproduce`")
+
+
+KINDS: dict[str, Kind] = {
+    "arithmetic": Kind(
+        arithmetic,
+        ("expression", "numbers"),
+        ("relation", "against"),
+        "{expression} from the paper's own numbers",
+    ),
+    "count": Kind(count, ("expression", "numbers"), ("relation", "against"), "{expression}, counted here"),
+    "document": Kind(
+        document, ("against",), ("relation",), "against {against} in the paper's tables and files"
+    ),
+    "configuration": Kind(configuration, ("parameter",), (), "the default of {parameter}"),
+    "property": Kind(property_, ("name",), (), "whether {name}"),
+    "level": Kind(
+        level,
+        ("system", "metric", "stratum"),
+        ("profile", "n"),
+        "{metric} of {system} on {stratum} texts; refuted by an interval without the printed number",
+    ),
+    "difference": Kind(
+        difference,
+        ("one", "other", "metric", "stratum", "expect"),
+        ("effect",),
+        "{metric} of {one} against {other} on {stratum} texts, paired, to be {expect}; refuted by the opposite, shown",
+    ),
+    "negligible": Kind(
+        negligible,
+        ("one", "other", "metric", "stratum", "margin"),
+        (),
+        "{metric} of {one} against {other} on {stratum} texts, the same up to d_z = {margin}; refuted by more",
+    ),
+    "identical": Kind(
+        identical, ("one", "other"), (), "the same words and similarity from {one} and {other}"
+    ),
+    "strata": Kind(
+        strata,
+        ("system", "metric", "first", "second", "expect"),
+        (),
+        "{metric} of {system} on {first} against {second} texts, to be {expect}; refuted by the opposite, shown",
+    ),
+    "bimodal": Kind(
+        bimodal, ("system", "metric", "stratum"), (), "two modes of {metric} of {system}, {stratum} texts"
+    ),
+    "speed": Kind(
+        speed, ("one", "other", "expect"), (), "real-time factor of {one} to be {expect} than of {other}"
+    ),
+    "external": Kind(external, ("needs",), (), "not here: {needs}"),
+}

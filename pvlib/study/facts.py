@@ -1,0 +1,231 @@
+"""What can be counted or seen in this implementation, without any sound: sizes, identities, invariants.
+
+Each entry answers one claim about a mechanism. Everything is computed when it is asked for.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pvlib import audio, ceag, config, frontend, laag
+from pvlib.film import FiLM
+from pvlib.oes import EMBEDDING_DIM, OES
+from pvlib.study import manifest, reported
+
+PROFILE = "paper"  # sizes are those of the official weights
+TOLERANCE = 1e-5
+
+
+class FactError(ValueError):
+    """A fact that nobody wrote a computation for."""
+
+
+def counted(name: str) -> float:
+    """A number read off the configuration, the networks or the paper's tables. Raises FactError on another name."""
+    if name not in COUNTS:
+        raise FactError(f"nothing counts {name!r}: choose one of {', '.join(COUNTS)}")
+    with _own_dice():
+        return float(COUNTS[name]())
+
+
+def seen(name: str) -> tuple[bool, str]:
+    """Whether a property holds, and what was computed to tell. Raises FactError on another name."""
+    if name not in PROPERTIES:
+        raise FactError(f"nothing shows {name!r}: choose one of {', '.join(PROPERTIES)}")
+    with _own_dice():
+        return PROPERTIES[name]()
+
+
+@contextmanager
+def _own_dice() -> Iterator[None]:
+    """Untrained networks are drawn from a fixed seed, and the caller's random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+@lru_cache(maxsize=1)
+def _official() -> Any:
+    """The official backbone at full size, without its weights: 22 blocks that take no memory."""
+    from pvlib import backbone, hub
+
+    vocabulary = Path(str(files("f5_tts").joinpath("infer/examples/vocab.txt")))
+    with torch.device("meta"):
+        return backbone.build(config.get_profile(PROFILE).backbone, hub.read_vocabulary(vocabulary))
+
+
+@lru_cache(maxsize=1)
+def _ge2e() -> Any:
+    """Resemblyzer's GE2E encoder: the first of SV2TTS's three networks, with its published weights."""
+    with warnings.catch_warnings():  # its imports warn of packages grown old
+        warnings.simplefilter("ignore")
+        from resemblyzer import VoiceEncoder
+    return VoiceEncoder("cpu", verbose=False).eval()
+
+
+def _size(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _speaker_embeddings(n: int = 8) -> torch.Tensor:
+    return torch.randn(n, EMBEDDING_DIM, generator=torch.Generator().manual_seed(0))
+
+
+COUNTS: dict[str, Callable[[], float]] = {
+    "mel frames of one second": lambda: audio.mel(torch.zeros(audio.CLIP_SAMPLES)).shape[-1],
+    "hop length": lambda: audio.HOP_LENGTH,
+    "backbone blocks": lambda: len(_official().transformer.transformer_blocks),
+    "parameters of a block": lambda: _size(_official().transformer.transformer_blocks[-1]),
+    "parameters of the backbone": lambda: _size(_official()),
+    "rows of the environment basis": lambda: OES().basis().shape[0],
+    "columns of the environment basis": lambda: OES().basis().shape[1],
+    "retired modules": lambda: reported.read("retired_modules")["system"].nunique(),
+    "size of a GE2E embedding": lambda: _ge2e().linear.out_features,
+}
+
+
+def _film_identity() -> tuple[bool, str]:
+    film, rng = FiLM(64, 128), torch.Generator().manual_seed(0)
+    h, condition = torch.randn(2, 5, 128, generator=rng), torch.randn(2, 64, generator=rng)
+    change = float((film(h, condition) - h).abs().max().detach())
+    return change == 0, f"largest change by an untrained FiLM: {change:g}"
+
+
+def _film_gate() -> tuple[bool, str]:
+    one, two = laag.gate(["short"]), laag.gate(["first", "second"])
+    return not one and two, f"one chunk: {'on' if one else 'off'}; two chunks: {'on' if two else 'off'}"
+
+
+def _cosine_of_parts(scale: float) -> float:
+    timbre, environment = OES(env_scale_init=scale).split(_speaker_embeddings())
+    return float(torch.nn.functional.cosine_similarity(timbre, environment).abs().max().detach())
+
+
+def _oes_orthogonal() -> tuple[bool, str]:
+    scale = config.Inference().oes_env_scale_init
+    cosine, whole = _cosine_of_parts(scale), _cosine_of_parts(1.0)
+    evidence = f"cosine of timbre and environment: {cosine:.3f} at env_scale = {scale:g}, {whole:.3f} at 1"
+    return cosine < TOLERANCE, evidence
+
+
+def _oes_basis() -> tuple[bool, str]:
+    module = OES()
+    with torch.no_grad():
+        module.env_basis += _speaker_embeddings(module.env_basis.shape[1]).T  # as if trained out of shape
+    basis = module.basis().detach()
+    error = float((basis.T @ basis - torch.eye(basis.shape[1])).abs().max())
+    return error < TOLERANCE, f"largest error of B'B against the identity: {error:.1e}"
+
+
+def _oes_weight() -> tuple[bool, str]:
+    z, module = _speaker_embeddings(), OES()
+    error = float((module(z, env_weight=1.0) - z).abs().max().detach())
+    return error < TOLERANCE, f"largest difference from the whole embedding at env_weight = 1: {error:.1e}"
+
+
+def _chunks() -> tuple[bool, str]:
+    inference = config.Inference()
+    texts = manifest.read(config.MINI.manifest).table["text"]
+    lengths = [len(piece) for text in texts for piece in laag.chunk(text, inference.laag_chunk_max_chars)]
+    evidence = f"{len(texts)} texts, {len(lengths)} chunks, the longest of {max(lengths)} characters"
+    return max(lengths) <= inference.laag_chunk_max_chars, evidence
+
+
+def _guidance() -> tuple[bool, str]:
+    inference = config.Inference()
+    short, long = laag.guidance("Go.", inference), laag.guidance("one " * 30, inference)
+    return short != long, f"guidance of a short text {short:g}, of a long one {long:g}"
+
+
+def _splice() -> tuple[bool, str]:
+    parts = [torch.full((frames, audio.N_MELS), float(frames)) for frames in (50, 60)]
+    whole = laag.splice_mel(parts)
+    overlap = laag.overlap_frames(config.Inference().cross_fade_seconds)
+    ends = bool((whole[: 50 - overlap] == 50).all() and (whole[50:] == 60).all())
+    right = tuple(whole.shape) == (110 - overlap, audio.N_MELS)
+    return right and ends, f"50 and 60 frames become {whole.shape[0]} of {whole.shape[1]} channels"
+
+
+def _boundary() -> tuple[bool, str]:
+    closed = laag.boundary("the clip says this")
+    plan = laag.plan(93, closed, "Now the target.", config.Inference())
+    good = closed.endswith(". ") and all(chunk.text.startswith(" ") for chunk in plan)
+    return good, f"the reference text ends in {closed[-2:]!r}, the new text begins with {plan[0].text[:4]!r}"
+
+
+def _lead() -> tuple[bool, str]:
+    silence = np.zeros(audio.SAMPLE_RATE // 5, dtype=np.float32)
+    tone = np.sin(np.arange(audio.SAMPLE_RATE) / 20).astype(np.float32)
+    left = len(laag.trim_lead(np.concatenate([silence, tone]), config.Inference())) - len(tone)
+    return left <= 1, f"of {len(silence)} silent samples {max(left, 0)} are left"
+
+
+def _level() -> tuple[bool, str]:
+    inference = config.Inference()
+    tone = np.sin(np.arange(audio.SAMPLE_RATE) / 20).astype(np.float32)
+    loud = [tone * level for level in (0.05, 0.3, 0.9)]
+    levels = [float(np.sqrt(np.mean((w * frontend.loudness_gain(w, inference)) ** 2))) for w in loud]
+    good = np.allclose(levels, inference.rms_target, rtol=1e-4)
+    return good, f"root mean square after normalisation: {', '.join(f'{level:.4f}' for level in levels)}"
+
+
+def _masked_entropy() -> tuple[bool, str]:
+    scores = torch.randn(3, 6, 6, generator=torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(scores, (0, 4), value=float("-inf")).requires_grad_()
+    short, long = ceag.entropy(scores.softmax(-1)), ceag.entropy(padded.softmax(-1))
+    gradient = torch.autograd.grad(long.sum(), padded)[0]
+    error = float((short - long).abs().max().detach())
+    good = error < TOLERANCE and bool(torch.isfinite(gradient).all())
+    return good, f"padding changes the entropy by {error:.1e}; its gradient is finite: {good}"
+
+
+def _cross_attention() -> tuple[bool, str]:
+    blocks = _official().transformer.transformer_blocks
+    crossing = sum(block.attn.context_dim is not None for block in blocks)
+    return crossing > 0, f"{crossing} of {len(blocks)} attention layers take a second sequence"
+
+
+def _recurrent() -> tuple[bool, str]:
+    lstm = [module for module in _ge2e().modules() if isinstance(module, torch.nn.LSTM)]
+    return bool(
+        lstm
+    ), f"{sum(module.num_layers for module in lstm)} LSTM layers over {lstm[0].input_size} mel bands"
+
+
+def _partials() -> tuple[bool, str]:
+    wave = np.random.default_rng(0).normal(0, 0.1, 4 * 16_000).astype(np.float32)
+    whole, parts, _ = _ge2e().embed_utterance(wave, return_partials=True)
+    mean = parts.mean(axis=0)
+    error = float(np.abs(whole - mean / np.linalg.norm(mean)).max())
+    return (
+        len(parts) > 1 and error < TOLERANCE,
+        f"{len(parts)} windows in 4 s of sound, difference from their mean {error:.1e}",
+    )
+
+
+PROPERTIES: dict[str, Callable[[], tuple[bool, str]]] = {
+    "an untrained FiLM is the identity": _film_identity,
+    "FiLM is off for one chunk and on for more": _film_gate,
+    "timbre and environment are orthogonal": _oes_orthogonal,
+    "the environment basis is orthonormal": _oes_basis,
+    "env_weight 1 restores the embedding": _oes_weight,
+    "no chunk exceeds the cap": _chunks,
+    "guidance depends on the length of the text": _guidance,
+    "chunks are spliced along time": _splice,
+    "reference and new text are parted": _boundary,
+    "lead silence is cut": _lead,
+    "every clip gets the same level": _level,
+    "padding neither changes nor breaks the entropy": _masked_entropy,
+    "the backbone has attention from sound to text": _cross_attention,
+    "the GE2E encoder is recurrent": _recurrent,
+    "a GE2E embedding is the mean of its windows": _partials,
+}

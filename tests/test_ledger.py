@@ -1,0 +1,605 @@
+"""The ledger: what a claim must look like, and verdicts that follow from numbers and rows, and change with them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+import yaml
+
+from pvlib import config, paths
+from pvlib.study import facts, ledger, printed, reported, statistics
+from pvlib.study import manifest as manifests
+from pvlib.study import rows as row_files
+from pvlib.study.claims import VERDICTS, Claim, Evidence, number
+from pvlib.study.ledger import LedgerError
+from pvlib.study.manifest import Manifest
+
+NOTHING = Evidence("mini")
+# facts that read a model of full size or another package's weights
+HEAVY = {
+    "backbone blocks",
+    "parameters of a block",
+    "parameters of the backbone",
+    "size of a GE2E embedding",
+    "the backbone has attention from sound to text",
+    "the GE2E encoder is recurrent",
+    "a GE2E embedding is the mean of its windows",
+}
+
+
+@pytest.fixture(scope="module")
+def claims() -> list[Claim]:
+    return ledger.load()
+
+
+def is_light(claim: Claim) -> bool:
+    texts = [
+        *claim.check.get("numbers", {}).values(),
+        claim.check.get("against", ""),
+        claim.check.get("name", ""),
+    ]
+    return not {text.removeprefix("counted:") for text in texts} & HEAVY
+
+
+@pytest.fixture(scope="module")
+def board(claims) -> pd.DataFrame:
+    """Verdicts without any row, of all claims that need no large model."""
+    return ledger.scoreboard(NOTHING, claims, only=[c.id for c in claims if is_light(c)]).set_index("id")
+
+
+# The committed file
+
+
+def test_the_ledger_covers_both_seeds(claims):
+    assert len(claims) >= 60
+    assert {claim.source for claim in claims} == set(ledger.SOURCES)
+    places = " ".join(claim.where for claim in claims)
+    for core in ("Core A, LAAG", "Core B, OES", "Core C, CEAG", "Core D, FiLM", "Core E, front end"):
+        assert core in places
+
+
+def test_every_reported_number_of_the_paper_has_its_claim(claims):
+    """All cells of the key results, all parameters and every line of the retired modules."""
+    there = {claim.reported for claim in claims}
+    for table in ("key_results", "parameters", "retired_modules"):
+        for entry in reported.read(table).itertuples():
+            if "recomputed" not in entry.metric:
+                assert f"{table}/{entry.metric}/{entry.system}" in there
+
+
+def test_a_quote_holds_the_number_that_the_tables_repeat(claims):
+    """`load` compares the value with data/reported; here it is compared with the words of the paper."""
+    for claim in claims:
+        assert not claim.reported or claim.value in claim.quote, claim.id
+
+
+def test_short_names_are_systems_that_run_or_are_known_to_be_missing(claims):
+    missing = ledger.unknown_systems(claims)
+    content = yaml.safe_load((paths.DATA / "claims.yaml").read_text(encoding="utf-8"))
+    assert set(missing) <= set(content["systems"].values())
+    for name in set(content["systems"].values()) - set(missing):
+        assert name.partition("@")[2]
+
+
+def test_no_verdict_is_typed():
+    text = (paths.DATA / "claims.yaml").read_text(encoding="utf-8")
+    for raw in yaml.safe_load(text)["claims"]:
+        assert not {"verdict", "measured", "evidence"} & set(raw)
+
+
+# The file's errors
+
+
+def entry_of(**changes) -> dict:
+    claim = {
+        "id": "one",
+        "source": "personavoice",
+        "where": "here",
+        "quote": "13.5%",
+        "value": "13.5%",
+        "reported": "key_results/cfr_overall/PersonaVoice v10.4.8",
+        "kind": "arithmetic",
+        "check": {"expression": "a / b", "numbers": {"a": "27", "b": "200"}},
+    }
+    claim |= changes
+    return {name: value for name, value in claim.items() if value is not None}
+
+
+def written(folder, *entries, **more):
+    path = folder / "claims.yaml"
+    path.write_text(yaml.safe_dump({"claims": list(entries), **more}), encoding="utf-8")
+    return path
+
+
+COMPARED = {
+    "one": "personavoice",
+    "other": "f5-official",
+    "metric": "wer",
+    "stratum": "long",
+    "expect": "less",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"quote": None}, "claim one: no quote"),
+        ({"id": None}, "claim number 1: no id"),
+        ({"id": "One Two"}, "small letters"),
+        ({"source": "elsewhere"}, "no source 'elsewhere'"),
+        ({"kind": "guess"}, "no kind 'guess': choose one of arithmetic"),
+        ({"verdict": "supported"}, "no field is called verdict"),
+        ({"value": 13.5}, "write it in quotation marks"),
+        ({"check": {"expression": "a / b"}}, "its check lacks numbers"),
+        ({"check": {"expression": "a", "numbers": {"a": "1"}, "mood": "good"}}, "mood, which arithmetic does not"),
+        ({"check": {"expression": "a", "numbers": {"a": 1}}}, "printed texts"),
+        ({"check": {"expression": "a", "numbers": {"a": "some"}}}, "'some' is no printed number"),
+        ({"check": {"expression": "a", "numbers": {"a": "claim:other"}}}, "there is no claim 'other'"),
+        ({"check": {"expression": "a", "numbers": {"a": "counted:sheep"}}}, "nothing counts 'sheep'"),
+        ({"check": {"expression": "a", "numbers": {"a": "reported:demo/x/y"}}}, "demo.csv has no x of y"),
+        ({"check": {"expression": "a", "numbers": {"a": "1"}, "relation": "near"}}, "no relation 'near'"),
+        ({"value": "13.6%"}, "its value is '13.6%', but data/reported has '0.135'"),
+        ({"reported": "key_results/cfr/Nobody"}, "has no cfr of Nobody"),
+        ({"kind": "property", "check": {"name": "it flies"}}, "nothing shows 'it flies'"),
+        ({"kind": "difference", "check": {**COMPARED, "metric": "charm"}}, "no metric 'charm'"),
+        ({"kind": "difference", "check": {**COMPARED, "stratum": "tiny"}}, "no stratum 'tiny'"),
+        ({"kind": "difference", "check": {**COMPARED, "expect": "better"}}, "no expect 'better'"),
+        ({"kind": "difference", "check": {**COMPARED, "one": "nobody"}}, "no system 'nobody'"),
+    ],
+)  # fmt: skip
+def test_a_damaged_claim_is_named(tmp_path, changes, message):
+    assert ledger.load(written(tmp_path, entry_of()))[0].value == "13.5%"
+    with pytest.raises(LedgerError, match="claims.yaml.*") as error:
+        ledger.load(written(tmp_path, entry_of(**changes)))
+    assert message in str(error.value)
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    with pytest.raises(LedgerError, match="one: appears twice"):
+        ledger.load(written(tmp_path, entry_of(), entry_of()))
+    path = tmp_path / "claims.yaml"
+    for text, message in (("claims: [", "cannot be read"), ("claims: 3", "no list"), ("- a", "no list")):
+        path.write_text(text)
+        with pytest.raises(LedgerError, match=message):
+            ledger.load(path)
+    with pytest.raises(LedgerError, match="is missing"):
+        ledger.load(tmp_path / "none.yaml")
+
+
+def test_short_names_become_the_names_of_rows(tmp_path):
+    claim = entry_of(kind="difference", check={**COMPARED, "other": "faster"})
+    loaded = ledger.load(written(tmp_path, claim, systems={"faster": "personavoice@steps=8"}))
+    assert loaded[0].check["other"] == "personavoice@steps=8" and not ledger.unknown_systems(loaded)
+
+
+# Printed numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "value", "high"),
+    [
+        ("27", 27, 27, 27),
+        ("0.4066", 0.40655, 0.4066, 0.40665),
+        ("0.50", 0.495, 0.5, 0.505),
+        ("13.5%", 0.1345, 0.135, 0.1355),
+        ("~5%*", 0.04, 0.05, 0.06),
+        ("4.0-4.5", 3.95, 4.25, 4.55),
+        ("<0.05", 0.05, 0.05, 0.05),
+        ("31,876,709", 31876709, 31876709, 31876709),
+        ("~31.9 M", 31.8e6, 31.9e6, 32e6),
+        ("-1.0", -1.05, -1.0, -0.95),
+    ],
+)
+def test_printed_numbers_stand_for_what_rounds_to_them(text, low, value, high):
+    found = printed.parse(text)
+    assert (found.low, found.value, found.high) == pytest.approx((low, value, high))
+
+
+def test_expressions_of_printed_numbers():
+    numbers = {"a": printed.parse("0.1"), "b": printed.parse("4"), "c": printed.parse("2.0")}
+    assert str(printed.evaluate("b - 1", numbers)) == "3"
+    found = printed.evaluate("a * c / b", numbers)
+    assert (found.low, found.high) == pytest.approx((0.05 * 1.95 / 4, 0.15 * 2.05 / 4))
+    assert printed.evaluate("max(a, c) - -b", numbers).value == 6
+    for expression in ("a +", "d", "a / (b - 4)", "a ** b", "open(a)", "a.real", "'a'", "effect_of_p(a)"):
+        with pytest.raises(ValueError):
+            printed.evaluate(expression, numbers)
+
+
+def test_relations_are_only_as_certain_as_rounding_allows():
+    one, two, wide = printed.parse("1"), printed.parse("2"), printed.parse("~1.5")
+    assert printed.holds(one, "less than", two) and printed.holds(two, "at least", one)
+    assert printed.holds(one, "more than", two) is False and printed.holds(one, "at least", one)
+    assert printed.holds(one, "more than", one) is False
+    assert printed.holds(printed.parse("1.5"), "less than", wide) is None
+    assert printed.holds(printed.parse("1.4"), "equals", wide) and not printed.holds(one, "equals", wide)
+    with pytest.raises(ValueError, match="no relation"):
+        printed.holds(one, "near", two)
+
+
+def test_an_effect_follows_from_its_p():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.1, 1, 200), rng.normal(0, 1, 200)
+    found = printed.effect_of_p(statistics.paired_t(a, b).p, 200)
+    assert found == pytest.approx(abs(statistics.cohens_d(a, b).value))
+
+
+# Verdicts from the paper's own numbers
+
+
+def test_the_papers_arithmetic(board):
+    """By hand: (53 x 0.4066 + 147 x 0.1158) / 200 = 0.19286; (53 x 0.16 + 147 x 0.10) / 200 = 0.1159, not 0.1296."""
+    assert abs((53 * 0.4066 + 147 * 0.1158) / 200 - 0.1928) < 1e-4
+    verdict = board["verdict"]
+    assert verdict["wer-strata-personavoice"] == "arithmetic-ok"
+    for system, short, long, overall in (
+        ("xtts", 0.165, 0.105, 0.12955),
+        ("cosyvoice", 0.685, 0.555, 0.61295),
+        ("f5", 0.955, 0.855, 0.89815),
+    ):
+        assert (53 * short + 147 * long) / 200 < overall  # even with both rounded up
+        assert verdict[f"wer-strata-{system}"] == "arithmetic-wrong"
+    for name in ("cfr-overall-failures", "cfr-short-failures", "cfr-failures-add-up", "trainable-share"):
+        assert verdict[name] == "arithmetic-ok"
+    assert 19 + 8 == 27 and round(27 / 200, 3) == 0.135 and round(19 / 53, 3) == 0.358
+
+
+def test_catastrophic_failures_bound_the_error_rate(board):
+    """If 45 % fail with a rate of 1 and the others have one half, the mean is 0.725, below the printed 0.8982."""
+    verdict = board["verdict"]
+    assert verdict["cfr-overall-possible-f5"] == verdict["cfr-short-possible-f5"] == "arithmetic-wrong"
+    assert verdict["cfr-short-possible-xtts"] == "arithmetic-ok"
+
+
+def test_other_places_of_the_paper_and_its_released_files(board):
+    verdict = board["verdict"]
+    assert (
+        verdict["demo-secs-long"]
+        == verdict["cfr-overall-cosyvoice"]
+        == verdict["rtf-cosyvoice"]
+        == "contradicted"
+    )
+    assert verdict["demo-wer-long"] == verdict["cfr-overall-xtts"] == "supported"
+    assert verdict["five-validated-five-used"] == "contradicted"  # CEAG is validated and switched off
+
+
+def test_criteria_of_the_ablations(board):
+    """t(199) = 1.972 gives d = 0.139; the power for 0.1 is 0.29."""
+    assert board.loc["criterion-of-effect", "verdict"] == "arithmetic-ok"
+    assert board.loc["criterion-of-effect", "measured"].startswith("0.1394")
+    assert board.loc["criterion-of-power", "verdict"] == "arithmetic-wrong"
+    for module in ("ibop", "td-cfg", "sbm"):
+        assert board.loc[f"{module}-p-values", "verdict"] == "arithmetic-ok"
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "before", "after"),
+    [
+        ("cfr-short-failures", "failures", "18", "arithmetic-ok", "arithmetic-wrong"),
+        ("wer-strata-personavoice", "n_short", "54", "arithmetic-ok", "arithmetic-wrong"),
+        ("trainable-share", "total", "393.6 M", "arithmetic-ok", "arithmetic-wrong"),
+        ("criterion-of-power", "n", "800", "arithmetic-wrong", "arithmetic-ok"),
+    ],
+)
+def test_another_number_is_another_verdict(claims, name, field, value, before, after):
+    [claim] = [claim for claim in claims if claim.id == name]
+    others = [other for other in claims if other.id != name]
+    changed = replace(claim, check={**claim.check, "numbers": {**claim.check["numbers"], field: value}})
+    for one, verdict in ((claim, before), (changed, after)):
+        found = ledger.KINDS["arithmetic"].run(one, NOTHING, {c.id: c for c in [*others, one]})
+        assert found.verdict == verdict
+
+
+def test_another_cell_is_another_verdict_elsewhere(claims):
+    """A cell is stated once: the strata of the error rate feel a change of the overall one."""
+    cells = {claim.id: claim for claim in claims}
+    cells["wer-overall-personavoice"] = replace(cells["wer-overall-personavoice"], value="0.1828")
+    found = ledger.KINDS["arithmetic"].run(cells["wer-strata-personavoice"], NOTHING, cells)
+    assert found.verdict == "arithmetic-wrong"
+    assert number("claim:wer-overall-personavoice", cells).value == 0.1828
+    with pytest.raises(LedgerError, match=r"0\.1928"):
+        try:
+            ledger.check_claim(cells["wer-overall-personavoice"])
+        except ValueError as error:
+            raise LedgerError(str(error)) from error
+
+
+def test_settings_are_those_of_the_paper_or_it_is_said(claims, monkeypatch):
+    settings = [claim for claim in claims if claim.kind == "configuration"]
+    assert set(ledger.scoreboard(NOTHING, settings)["verdict"]) == {"adopted"}
+    other = replace(config.PAPER, inference=replace(config.PAPER.inference, steps=16))
+    monkeypatch.setitem(config.PROFILES, "paper", other)
+    found = ledger.scoreboard(NOTHING, settings).set_index("id")["verdict"]
+    assert found["parameter-steps"] == "departed" and (found == "departed").sum() == 1
+
+
+def test_mechanisms_are_looked_at(board):
+    properties = board[board["kind"] == "property"]["verdict"]
+    assert set(properties.index[properties == "contradicted"]) == {"oes-orthogonal", "laag-dynamic-guidance"}
+    assert set(board[board["kind"] == "count"]["verdict"]) == {"supported"}
+    with pytest.raises(facts.FactError, match="nothing counts"):
+        facts.counted("sheep")
+    with pytest.raises(facts.FactError, match="nothing shows"):
+        facts.seen("it flies")
+
+
+def test_without_rows_nothing_is_guessed(board):
+    for kind in ("level", "difference", "negligible", "identical", "strata", "bimodal", "speed", "external"):
+        part = board[board["kind"] == kind]
+        assert len(part) and set(part["verdict"]) == {"untested"} and (part["evidence"] != "").all(), kind
+    assert "`pvlib evaluate --profile mini" in board.loc["secs-beats-official-f5", "evidence"]
+    assert "still to be written" in board.loc["oes-validated", "evidence"]
+    assert "pvlib reproduce --profile paper" in board.loc["secs-overall-personavoice", "evidence"]
+
+
+@pytest.mark.slow
+def test_the_whole_scoreboard(claims):
+    board = ledger.scoreboard(NOTHING).set_index("id")
+    assert list(board.index) == [claim.id for claim in claims]
+    assert set(board["verdict"]) <= set(VERDICTS)
+    computed = board[board["kind"].isin(["arithmetic", "count", "document", "configuration", "property"])]
+    assert len(computed) >= 60 and not (computed["verdict"] == "untested").any()
+    assert board.loc["ceag-cross-attention", "verdict"] == "contradicted"
+    for name in (
+        "blocks",
+        "trainable-total",
+        "total-size",
+        "sv2tts-embedding",
+        "sv2tts-lstm",
+        "sv2tts-partials",
+    ):
+        assert board.loc[name, "verdict"] == "supported", name
+    assert facts.counted("parameters of a block") == 14_693_376
+    assert facts.counted("parameters of the backbone") == 337_096_804
+    counts = ledger.tally(board.reset_index())
+    assert list(counts.index) == list(VERDICTS) and counts["all"].sum() == len(claims)
+
+
+# Verdicts from rows
+
+
+def rows_of(system: str, wer, secs=0.5, *, seed: int = 0) -> pd.DataFrame:
+    """Made-up rows: four utterances a speaker, every second one long; a rate and a similarity for each."""
+    n = len(wer)
+    table = pd.DataFrame(
+        {
+            "system": system,
+            "utterance": [f"u{k:03}" for k in range(n)],
+            "speaker": [f"s{k // 4:02}" for k in range(n)],
+            "words": [(3, 12)[k % 2] for k in range(n)],
+            "bucket": [("ultra-short", "long")[k % 2] for k in range(n)],
+            "reference_seconds": 1.0,
+            "seed": seed,
+            "text": [
+                ("a red fox", "one two three four five six seven eight nine ten more words")[k % 2]
+                for k in range(n)
+            ],
+            "reference_text": "",
+            "hypothesis": "a red fox",
+            "wer": wer,
+            "wer_capped": np.minimum(wer, 1),
+            "generated_seconds": 1.0,
+            "synthesis_seconds": 0.5,
+            "dnsmos": 3.0,
+            "error": "",
+        }
+    )
+    for name in ("secs_ecapa_clip", "secs_ecapa_speaker", "secs_ge2e_clip", "secs_ge2e_speaker"):
+        table[name] = np.full(n, secs) if np.isscalar(secs) else secs
+    return table[list(row_files.COLUMNS)]
+
+
+def claim_of(kind: str, check: dict, name: str = "made-up", value: str = "") -> Claim:
+    claim = Claim(name, "personavoice", "nowhere", "a quote", kind, check, value)
+    ledger.check_claim(claim)
+    return claim
+
+
+def verdict(claim: Claim, *tables: pd.DataFrame, profile: str = "mini", speeds=None) -> str:
+    rows = pd.concat(tables, ignore_index=True) if tables else None
+    return ledger.scoreboard(Evidence(profile, rows, speeds or {}), [claim]).loc[0, "verdict"]
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0)
+
+
+def test_a_known_difference_is_found(noise):
+    base = noise.uniform(0.2, 0.7, 200)
+    ours = rows_of("personavoice", base)
+    check = {**COMPARED, "metric": "wer_capped", "stratum": "overall"}
+    better = rows_of("f5-official", base + 0.1 + noise.normal(0, 0.1, 200))
+    worse = rows_of("f5-official", base - 0.1 + noise.normal(0, 0.1, 200))
+    alike = rows_of("f5-official", base + 0.001 + noise.normal(0, 0.1, 200))
+    claim = claim_of("difference", check)
+    assert verdict(claim, ours, better) == "supported"
+    assert verdict(claim, ours, worse) == "contradicted"
+    assert verdict(claim, ours, alike) == "inconclusive"
+    assert verdict(claim, ours) == verdict(claim) == "untested"
+    assert verdict(claim_of("difference", {**check, "effect": "5"}), ours, better) == "contradicted"
+    assert verdict(claim_of("difference", {**check, "stratum": "5-8 words"}), ours, better) == "untested"
+
+
+def test_one_changed_row_changes_a_verdict():
+    """Five discordant failures have a mid-p of 0.0625 / 2; with four it is 0.0625."""
+    wer = np.zeros(40)
+    ours, theirs = rows_of("personavoice", wer), rows_of("f5-official", wer)
+    theirs.loc[[0, 8, 16, 24, 32], "wer"] = 0.9
+    claim = claim_of("difference", {**COMPARED, "metric": "cfr", "stratum": "overall"})
+    assert verdict(claim, ours, theirs) == "supported"
+    theirs.loc[32, "wer"] = 0.5  # one half is no catastrophe
+    assert verdict(claim, ours, theirs) == "inconclusive"
+
+
+def test_many_tests_are_corrected(noise):
+    base = noise.normal(0.5, 0.1, 200)
+    spread = noise.permutation(np.linspace(-0.1, 0.1, 200))
+    shift = 2.6 * spread.std(ddof=1) / np.sqrt(200)  # so that t = 2.6, p = 0.01
+    ours = rows_of("personavoice", np.zeros(200), base)
+    theirs = rows_of("f5-official", np.zeros(200), base - spread - shift)
+    check = {**COMPARED, "metric": "secs_ecapa_clip", "stratum": "overall", "expect": "more"}
+    evidence = Evidence("mini", pd.concat([ours, theirs]))
+    alone = ledger.scoreboard(evidence, [claim_of("difference", check)])
+    assert alone.loc[0, "p"] == pytest.approx(2 * scipy.stats.t.sf(2.6, 199))
+    assert alone.loc[0, "verdict"] == "supported"
+    many = ledger.scoreboard(evidence, [claim_of("difference", check, f"claim-{k}") for k in range(30)])
+    assert set(many["verdict"]) == {"inconclusive"} and "Holm" in many.loc[0, "evidence"]
+    assert many.loc[0, "p_holm"] == pytest.approx(min(1, 30 * alone.loc[0, "p"]))
+
+
+def test_no_difference_has_to_be_shown_as_well(noise):
+    check = {"one": "personavoice", "other": "f5-official", "metric": "wer_capped", "stratum": "overall"}
+    base = noise.uniform(0.2, 0.7, 200)
+    ours = rows_of("personavoice", base)
+    alike = rows_of("f5-official", base + noise.permutation(np.linspace(-0.1, 0.1, 200)))
+    apart = rows_of("f5-official", base + 0.1 + noise.normal(0, 0.05, 200))
+    assert verdict(claim_of("negligible", {**check, "margin": "0.3"}), ours, alike) == "supported"
+    assert verdict(claim_of("negligible", {**check, "margin": "0.05"}), ours, alike) == "inconclusive"
+    assert verdict(claim_of("negligible", {**check, "margin": "0.3"}), ours, apart) == "contradicted"
+
+
+def test_identity_is_exact():
+    ours = rows_of("personavoice", np.linspace(0, 1, 20))
+    same = ours.assign(system="f5-official")
+    claim = claim_of("identical", {"one": "personavoice", "other": "f5-official"})
+    assert verdict(claim, ours, same) == "supported"
+    other = same.copy()
+    other.loc[3, "hypothesis"] = "a red box"
+    assert verdict(claim, ours, other) == "contradicted"
+    other = same.copy()
+    other.loc[3, "secs_ge2e_clip"] += 0.001
+    assert verdict(claim, ours, other) == "contradicted"
+
+
+def test_short_against_long_texts(noise):
+    rates = np.where(np.arange(200) % 2, 0.1, 0.6) + noise.normal(0, 0.05, 200)
+    check = {
+        "system": "personavoice",
+        "metric": "wer_capped",
+        "first": "short",
+        "second": "long",
+        "expect": "more",
+    }
+    claim = claim_of("strata", check)
+    assert verdict(claim, rows_of("personavoice", rates)) == "supported"
+    assert verdict(claim, rows_of("personavoice", 1 - rates)) == "contradicted"
+    assert verdict(claim, rows_of("personavoice", noise.permutation(rates))) == "inconclusive"
+    assert (
+        verdict(claim_of("strata", {**check, "second": "5-8 words"}), rows_of("personavoice", rates))
+        == "untested"
+    )
+    assert (
+        verdict(claim_of("strata", {**check, "metric": "cfr"}), rows_of("personavoice", rates)) == "supported"
+    )
+
+
+def test_two_heaps(noise):
+    claim = claim_of("bimodal", {"system": "personavoice", "metric": "wer_capped", "stratum": "ultra-short"})
+    heaps = np.repeat(noise.permutation([0.0] * 8 + [0.5] + [1.0] * 11), 2)
+    assert verdict(claim, rows_of("personavoice", heaps)) == "supported"
+    assert verdict(claim, rows_of("personavoice", noise.normal(0.5, 0.1, 40))) == "inconclusive"
+    assert verdict(claim, rows_of("personavoice", np.zeros(40))) == "untested"
+
+
+def test_speeds():
+    claim = claim_of("speed", {"one": "f5-official", "other": "personavoice", "expect": "less"})
+    slow, fast = ({"median": m, "low": m - 0.1, "high": m + 0.1} for m in (0.9, 0.5))
+    near = {"median": 0.55, "low": 0.4, "high": 0.7}
+    for f5, ours, expected in (
+        (fast, slow, "supported"),
+        (slow, fast, "contradicted"),
+        (near, fast, "inconclusive"),
+    ):
+        assert verdict(claim, speeds={"f5-official": f5, "personavoice": ours}) == expected
+    assert verdict(claim, speeds={"f5-official": fast}) == "untested"
+    level = claim_of(
+        "level", {"system": "personavoice", "metric": "rtf", "stratum": "overall"}, value="0.55-0.66"
+    )
+    assert verdict(level, profile="paper", speeds={"personavoice": near}) == "supported"
+    assert verdict(level, profile="paper", speeds={"personavoice": slow}) == "contradicted"
+    assert verdict(level, speeds={"personavoice": near}) == "untested"
+
+
+@pytest.mark.slow
+def test_levels_belong_to_their_profile(noise):
+    """A printed 0.3 against measured rates around it, and far from it."""
+    claim = claim_of(
+        "level", {"system": "personavoice", "metric": "wer_capped", "stratum": "overall"}, value="0.300"
+    )
+    rates = noise.permutation(np.linspace(0.1, 0.5, 200))
+    few = noise.permutation(np.linspace(0.1, 0.5, 40))
+    assert verdict(claim, rows_of("personavoice", rates)) == "untested"
+    assert verdict(claim, rows_of("personavoice", rates), profile="paper") == "supported"
+    assert verdict(claim, rows_of("personavoice", rates + 0.2), profile="paper") == "contradicted"
+    assert verdict(claim, rows_of("personavoice", few), profile="paper") == "inconclusive"
+    assert verdict(claim, rows_of("impostor", rates), profile="paper") == "untested"
+
+
+# Evidence that does not belong together
+
+
+@pytest.fixture
+def made_up():
+    table = rows_of("personavoice", np.linspace(0, 1, 20))
+    names = ["utterance", "speaker", "text", "words", "bucket"]
+    manifest = Manifest("made-up", table[names].assign(audio="", clip="", seed=0), paths.DATA)
+    return table, manifest
+
+
+def test_rows_are_held_against_their_manifest(made_up):
+    ours, manifest = made_up
+    theirs, impostor = (
+        ours.assign(system="f5-official"),
+        ours.assign(system="impostor", text="another sentence"),
+    )
+    found = ledger.evidence("mini", pd.concat([ours, theirs, impostor]), manifest=manifest)
+    assert len(found.rows) == 60
+    for rows, message in (
+        ([ours, theirs.drop(index=4)], "f5-official has no row of u004"),
+        ([ours, theirs.assign(utterance="x1")], "x1 is not in the manifest made-up"),
+        ([ours.assign(text="another sentence")], "u000 has another text"),
+        ([ours.assign(speaker="s9")], "u000 has another speaker"),
+        ([ours, ours], "u000 appears twice"),
+        ([ours.drop(columns="wer")], "no column wer"),
+    ):
+        with pytest.raises(LedgerError, match=message):
+            ledger.evidence("mini", pd.concat(rows, ignore_index=True), manifest=manifest)
+
+
+def test_committed_rows_that_were_cut_are_named(made_up, tmp_path, monkeypatch):
+    ours, manifest = made_up
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    assert ledger.evidence("mini", manifest=manifest).rows is None  # nothing was recorded
+    path = row_files.committed_path("mini", "personavoice")
+    row_files.write_text(path, row_files.to_csv(ours))
+    card = '{"systems": ["personavoice"], "machine": {}, "samples": 20}'
+    row_files.write_text(tmp_path / "mini" / "provenance.json", card)
+    assert len(ledger.evidence("mini", manifest=manifest).rows) == 20
+    row_files.write_text(path, row_files.to_csv(ours.iloc[:-3]))
+    with pytest.raises(LedgerError, match="holds 17 utterances of the 20 recorded"):
+        ledger.evidence("mini", manifest=manifest)
+    path.unlink()
+    with pytest.raises(row_files.RowsError, match="is missing"):
+        ledger.evidence("mini", manifest=manifest)
+
+
+def test_evidence_that_does_not_fit_names_the_claim(made_up):
+    ours, _ = made_up
+    short = ours.assign(system="f5-official").iloc[:-4]
+    claim = claim_of("difference", {**COMPARED, "stratum": "overall"}, "the-claim")
+    with pytest.raises(LedgerError, match="claim the-claim: personavoice has u016"):
+        verdict(claim, ours, short)
+    with pytest.raises(LedgerError, match="claim the-claim: all 20 differences"):
+        verdict(claim, ours, ours.assign(system="f5-official", wer=ours["wer"] + 0.5))
+
+
+def test_the_manifest_of_the_profile_is_asked_for_rows(made_up):
+    ours, _ = made_up
+    with pytest.raises(LedgerError, match="u000 is not in the manifest mini-test"):
+        ledger.evidence("mini", ours)
+    assert manifests.read("mini-test").name == "mini-test"
