@@ -23,7 +23,8 @@ from pvlib import __version__
 if TYPE_CHECKING:
     from pvlib.config import Profile
 
-TRAINABLE = ("recognizer", "speaker", "vocoder", "backbone")
+SV2TTS = ("sv2tts-encoder", "sv2tts-synthesizer", "sv2tts-vocoder")
+TRAINABLE = ("recognizer", "speaker", "vocoder", "backbone", *SV2TTS)
 OUTPUT_FORMATS = (".wav", ".flac", ".ogg")
 
 
@@ -85,7 +86,11 @@ class Command(NamedTuple):
 
 
 COMMANDS: dict[str, Command] = {}
-GROUPS = {"world": "The mini world: build its speech again, or look at it."}
+GROUPS = {
+    "world": "The mini world: build its speech again, or look at it.",
+    "models": "The official models of the paper profile: what they are, download them, check them.",
+    "data": "The test set of the paper profile.",
+}
 
 
 def argument(*names: str, either: bool = False, **keywords: Any) -> Argument:
@@ -147,7 +152,7 @@ def _duration(text: str) -> float:
 
 
 def _model(name: str) -> str:
-    return name.removesuffix("_encoder")  # the weights are called speaker_encoder
+    return "speaker" if name == "speaker_encoder" else name.replace("_", "-")  # as its weights are called
 
 
 PROFILE = argument(
@@ -332,7 +337,7 @@ def train(arguments: argparse.Namespace) -> None:
     --steps, goes on from its last state when run again, and writes the weights with their card."""
     import importlib
 
-    module = importlib.import_module(f"pvlib.training.{arguments.name}")
+    module = importlib.import_module(f"pvlib.training.{arguments.name.replace('-', '_')}")
     if arguments.export_only:
         module.export()
     else:
@@ -394,6 +399,102 @@ def world_info(arguments: argparse.Namespace) -> None:
     _show(
         {"folder": str(paths.WORLD), "splits": found}, "\n".join([str(paths.WORLD), *lines]), arguments.json
     )
+
+
+OPTIONAL = argument(
+    "--optional", action="store_true", help="the optional models too, not only the required ones"
+)
+
+
+@command("models list", JSON, examples="pvlib models list\npvlib models list --json")
+def models_list(arguments: argparse.Namespace) -> None:
+    """Show the official models with size, licence, revision and purpose. Loads nothing and needs no network."""
+    from dataclasses import asdict
+
+    from pvlib import models
+
+    found = [asdict(model) for model in models.models(optional=True)]
+    required = sum(model["size"] for model in found if not model["optional"])
+    lines = [
+        "{name:24} {size:>8}  {licence}\n    {kind}: {purpose}\n    {repository} @ {revision}".format(
+            **{**model, "size": f"{model['size'] / 1e9:.2f} GB"},
+            kind=("required", "optional")[model["optional"]],
+        )
+        for model in found
+    ]
+    lines.append(f"{required / 1e9:.2f} GB are required; they go to {models.location()} (HF_HOME moves it)")
+    _show({"cache": str(models.location()), "models": found}, "\n".join(lines), arguments.json)
+
+
+@command(
+    "models download",
+    OPTIONAL,
+    JSON,
+    examples="pvlib models download\nHF_ENDPOINT=https://mirror.example pvlib models download --optional",
+)
+def models_download(arguments: argparse.Namespace) -> None:
+    """Fetch the official models that are missing or damaged, and check them. After an interruption it goes on where it
+    stopped. HF_ENDPOINT names a mirror, HF_HOME another place; HF_HUB_OFFLINE=1 forbids the network."""
+    from pvlib import models
+
+    findings = models.download(
+        models.models(arguments.optional), tell=lambda line: print(line, file=sys.stderr, flush=True)
+    )
+    _show(_findings(findings), "\n".join(models.table(findings)), arguments.json)
+
+
+@command("models check", OPTIONAL, JSON, examples="pvlib models check\npvlib models check --optional --json")
+def models_check(arguments: argparse.Namespace) -> None:
+    """Tell which official models are present, missing or damaged. Reads every file to its end and holds names and
+    shapes against the official classes; exit status 2 unless all are present."""
+    from pvlib import models
+
+    findings = [models.check(model) for model in models.models(arguments.optional)]
+    _show(_findings(findings), "\n".join(models.table(findings)), arguments.json)
+    if lacking := [finding.model.name for finding in findings if finding.state != "present"]:
+        option = " --optional" if arguments.optional else ""
+        raise CommandError(f"not usable: {', '.join(lacking)}; run `pvlib models download{option}`")
+
+
+def _findings(findings: Sequence[Any]) -> dict[str, Any]:
+    return {
+        finding.model.name: {
+            "state": finding.state,
+            "detail": finding.detail,
+            "repository": finding.model.repository,
+            "revision": finding.model.revision,
+            "optional": finding.model.optional,
+        }
+        for finding in findings
+    }
+
+
+@command(
+    "data prepare",
+    argument(
+        "--skip-download", action="store_true", help="use the archive or tree under PVLIB_BUILD/libritts"
+    ),
+    argument(
+        "--samples", type=_positive, metavar="N", help="utterances, stratified (default: the paper's 200)"
+    ),
+    JSON,
+    examples="pvlib data prepare\npvlib data prepare --skip-download --samples 20",
+)
+def data_prepare(arguments: argparse.Namespace) -> None:
+    """Make the test set of the paper profile from LibriTTS dev-clean. Downloads 1.3 GB from OpenSLR (resumed, checked),
+    draws the utterances by seed, cuts one-second clips and writes data/manifests/libritts-test.csv."""
+    from pvlib.study import libritts
+
+    made = libritts.prepare(arguments.samples, arguments.skip_download)
+    facts = {
+        "manifest": made.name,
+        "utterances": len(made.table),
+        "speakers": int(made.table["speaker"].nunique()),
+        "buckets": {str(k): int(v) for k, v in made.table["bucket"].value_counts().items()},
+        "enrolled": len(made.enrolment),
+    }
+    line = "{manifest}: {utterances} utterances of {speakers} speakers, {enrolled} of them with enrolment embeddings"
+    _show(facts, line.format(**facts), arguments.json)
 
 
 @command("info", PROFILE, JSON, examples="pvlib info\npvlib info --profile paper --json")

@@ -127,6 +127,86 @@ class Recognizer:
 
 
 @dataclass(frozen=True)
+class GE2ENetwork:
+    """The small GE2E speaker encoder trained here: LSTM layers over log-mels (Wan et al., 2018), 256-d.
+
+    An utterance is heard through windows of `window_frames`, a new one every `step_frames`; the last one may reach
+    past the end when at least `min_coverage` of it is filled.
+    """
+
+    hidden: int = 192
+    layers: int = 2
+    embedding_dim: int = 256
+    window_frames: int = 150  # 1.6 s
+    step_frames: int = 72  # 0.77 s, as Resemblyzer's 1.3 windows a second
+    min_coverage: float = 0.75
+
+
+@dataclass(frozen=True)
+class Synthesizer:
+    """Tacotron 2 (torchaudio's class) of SV2TTS, with `frames_per_step` mel frames per decoder step."""
+
+    vocabulary: str = " abcdefghijklmnopqrstuvwxyz,.'?!-"
+    speaker_dim: int = 256
+    text_dim: int = 192
+    encoder_layers: int = 3
+    prenet_dim: int = 128
+    attention_rnn_dim: int = 288
+    attention_dim: int = 96
+    location_filters: int = 16
+    location_kernel: int = 21
+    decoder_dim: int = 288
+    postnet_dim: int = 192
+    postnet_layers: int = 4
+    frames_per_step: int = 4  # 43 ms
+    max_chars: int = 140  # longest text of its training; longer ones are split
+    min_chars: int = 10
+
+
+@dataclass(frozen=True)
+class WaveRNN:
+    """WaveRNN (torchaudio's class) over 16-bit samples in two 8-bit parts."""
+
+    n_rnn: int = 192
+    n_fc: int = 192
+    upsample_scales: tuple[int, ...] = (4, 8, 8)  # their product is the hop
+    res_blocks: int = 4
+    res_hidden: int = 64
+    sparsity: float = 0.75  # share of zeros in the recurrent weights at the end of training
+    sparse_block: tuple[int, int] = (16, 1)  # weights that fall together (Kalchbrenner et al., 2018)
+
+
+@dataclass(frozen=True)
+class Folding:
+    """How WaveRNN speaks a long mel: as many short folds in one batch, cross-faded.
+
+    Neighbours share `overlap_hops`; during the first `warm_up_hops` of them the later fold is not heard yet, since
+    its memory starts empty. hops_at_once: the low-memory mode, conditioning computed so many hops at a time (0: all
+    at once); the samples are the same.
+    """
+
+    enabled: bool = True
+    fold_hops: int = 20  # 0.21 s between the overlaps
+    overlap_hops: int = 4
+    warm_up_hops: int = 2
+    hops_at_once: int = 0
+    temperature: float = 1.0  # of the sampling; 0 takes the likeliest part each time
+
+
+@dataclass(frozen=True)
+class AttentionLimits:
+    """From when on an alignment counts as failed (`systems.sv2tts.attention.failures`)."""
+
+    skip_chars: int = 4  # characters in a row that nobody looked at
+    skip_mass: float = 0.1  # attention over all steps below which a character was not looked at
+    back_chars: int = 4  # a repeat goes back at least so far
+    back_steps: int = 2  # and stays there for so many decoder steps
+    stall_seconds: float = 1.0  # a runaway rests so long on one place
+    seconds_per_char: float = 0.25  # decoding stops at so much per character
+    seconds_more: float = 1.0  # and this
+
+
+@dataclass(frozen=True)
 class Sources:
     """Where weights come from. An empty repository means: embedded, `data/checkpoints/<profile>`."""
 
@@ -150,6 +230,9 @@ class Profile:
     vocoder: Vocoder = field(default_factory=Vocoder)
     speaker_encoder: SpeakerEncoder = field(default_factory=SpeakerEncoder)
     recognizer: Recognizer = field(default_factory=Recognizer)
+    sv2tts_encoder: GE2ENetwork = field(default_factory=GE2ENetwork)
+    sv2tts_synthesizer: Synthesizer = field(default_factory=Synthesizer)
+    sv2tts_vocoder: WaveRNN = field(default_factory=WaveRNN)
     sources: Sources = field(default_factory=Sources)
 
     @property

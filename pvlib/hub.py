@@ -40,6 +40,25 @@ BACKBONE_VOCABULARY = "F5TTS_v1_Base/vocab.txt"
 BACKBONE_ENTRIES = 364  # state-dict entries of F5TTS_v1_Base, all of which must be matched
 VOCODER_WEIGHTS = "pytorch_model.bin"
 SPEAKER_ENCODER_WEIGHTS = "embedding_model.ckpt"
+RECOGNIZER_FILES = (  # what Whisper is made of; read from one folder, so that nothing else is asked for
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "normalizer.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "model.safetensors",
+)
+REVISIONS = {  # the commits that are read; `main` may move, these do not
+    "SWivid/F5-TTS": "84e5a410d9cead4de2f847e7c9369a6440bdfaca",
+    "charactr/vocos-mel-24khz": "0feb3fdd929bcd6649e0e7c5a688cf7dd012ef21",
+    "speechbrain/spkrec-ecapa-voxceleb": "0f99f2d0ebe89ac095bcc5903c4dd8f72b367286",
+    "openai/whisper-large-v3-turbo": "41f01f3fe87f28c78e2fbf8b568835947dd65ed9",
+}
 
 _COUNTERS = ("initted", "step", "update")  # training counters that the official checkpoint carries
 
@@ -235,9 +254,9 @@ def load_recognizer(
     if not repository:
         state = read_weights("recognizer", profile)
         return _ready(recognizer.build(profile.recognizer), state, "recognizer", device)
-    _fetch(repository, "config.json")
+    folder = [_fetch(repository, file).parent for file in RECOGNIZER_FILES][0]
     try:
-        return recognizer.WhisperRecognizer(repository, device)
+        return recognizer.WhisperRecognizer(str(folder), device)
     except OSError as error:
         raise WeightsError(_offline(repository, "the weights", error)) from error
 
@@ -286,7 +305,8 @@ def _cached(repository: str, file: str) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(repository, file, local_files_only=True))
+        revision = REVISIONS.get(repository)
+        return Path(hf_hub_download(repository, file, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError as error:
         raise WeightsError(_offline(repository, file, error)) from error
 
@@ -299,7 +319,7 @@ def _fetch(repository: str, file: str) -> Path:
         path = _cached(repository, file)
     except WeightsError:
         try:
-            path = Path(hf_hub_download(repository, file))
+            path = Path(hf_hub_download(repository, file, revision=REVISIONS.get(repository)))
         except Exception as error:  # the client raises a dozen classes, its HTTP library's among them
             raise WeightsError(_offline(repository, file, error)) from error
     blob = path.resolve()

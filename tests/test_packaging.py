@@ -125,7 +125,7 @@ FLOORS = {
         [
             "config paths audio",
             "oes film laag ceag persona alignment text",
-            "backbone vocoder recognizer speaker frontend hub",
+            "backbone vocoder recognizer speaker frontend hub fetch models",
             "voice",
             "systems metrics",
             "study",

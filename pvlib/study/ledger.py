@@ -25,8 +25,10 @@ from pvlib.study.claims import (
     CONTRADICTED,
     INCONCLUSIVE,
     SUPPORTED,
+    UNTESTED,
     VERDICTS,
     WHO,
+    WRONG,
     Claim,
     Evidence,
     Finding,
@@ -300,3 +302,25 @@ def unknown_systems(claims: Sequence[Claim]) -> list[str]:
         claim.check[who] for claim in claims for who in WHO if claim.kind != "external" and who in claim.check
     }
     return sorted(name for name in names if not systems.is_known(name))
+
+
+def summary(board: pd.DataFrame) -> list[str]:
+    """Sentences about a scoreboard: how many claims could be judged, and what came of them."""
+    counts = board["verdict"].value_counts()
+    judged = len(board) - counts.get(UNTESTED, 0)
+    told = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if name != UNTESTED and name in counts)
+    sentences = [f"{judged} of {len(board)} claims have a verdict: {told}."]
+    arithmetic = board[board["kind"] == "arithmetic"]
+    if len(arithmetic):
+        wrong = (arithmetic["verdict"] == WRONG).sum()
+        sentences.append(
+            f"Of {len(arithmetic)} places where the paper's own numbers can be held against each other, "
+            f"{wrong} do not agree within their rounding."
+        )
+    tested = board["p"].notna().sum()
+    sentences.append(
+        f"{tested} verdicts rest on a paired test, and Holm's correction runs over all of them together."
+        if tested
+        else "No verdict rests on a paired test yet: the variants that would be compared are still to be measured."
+    )
+    return sentences

@@ -301,3 +301,35 @@ def by_place(lost: pd.DataFrame, parts: int = 5) -> Figure:
     ax.set_ylim(bottom=0)
     ax.legend(fontsize=8)
     return figure
+
+
+VERDICT_COLOURS = {
+    "supported": "#009e73",
+    "arithmetic-ok": "#8fd0b9",
+    "adopted": "#cfe9df",
+    "inconclusive": "#e69f00",
+    "departed": "#f3d9a4",
+    "contradicted": "#d55e00",
+    "arithmetic-wrong": "#efb08b",
+    "untested": "#e3e3e3",
+}
+
+
+@styled
+def verdicts(board: pd.DataFrame) -> Figure:
+    """How many claims of each kind have which verdict, as stacked bars. board: see `ledger.scoreboard`."""
+    counts = pd.crosstab(board["kind"], board["verdict"])
+    counts = counts.reindex(columns=[name for name in VERDICT_COLOURS if name in counts])
+    counts = counts.loc[counts.sum(axis=1).sort_values().index]
+    figure = Figure(figsize=(7.6, 0.32 * len(counts) + 1.3))
+    ax = figure.subplots()
+    left = np.zeros(len(counts))
+    for name in counts:
+        ax.barh(
+            counts.index, counts[name], left=left, color=VERDICT_COLOURS[name], label=name, edgecolor="white"
+        )
+        left += counts[name].to_numpy()
+    ax.set_xlabel("claims")
+    ax.grid(axis="y", visible=False)
+    ax.legend(ncols=4, fontsize=7.5, loc="lower center", bbox_to_anchor=(0.45, 1.0))
+    return figure

@@ -57,6 +57,7 @@ NOTEBOOKS = {
     "08_catastrophic_failures": Needs(rows=True),
     "09_pareto_frontier": Needs(rows=True, speed=True, sweep=True),
     "10_waveforms_and_spectrograms": Needs(rows=True),
+    "12_claims_ledger": Needs(rows=True, speed=True),
     "A1_how_the_models_learnt": Needs(rows=True, logs=True),
 }
 

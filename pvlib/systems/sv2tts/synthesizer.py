@@ -1,0 +1,171 @@
+"""Stage 2, the synthesizer: Tacotron 2 that knows whose voice it is to speak in.
+
+The network is torchaudio's. Ours is the voice: its embedding is tiled and concatenated to the encoder's output at
+every character, as in SV2TTS, so that each attention step reads it again; and several mel frames per decoder step.
+Axes: b batch, n mel frames, nt characters, t decoder steps (of `frames_per_step` frames), d channels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from math import ceil, log
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torchaudio.models import Tacotron2
+
+from pvlib import laag
+from pvlib.audio import HOP_LENGTH, MEL_FLOOR, N_MELS, SAMPLE_RATE
+from pvlib.config import AttentionLimits
+from pvlib.config import Synthesizer as Config
+from pvlib.systems.sv2tts.attention import Failures, failures
+from pvlib.text import TextWarning, normalise
+
+SEEDS_PER_TEXT = 1000  # piece k of a text draws its dropout from seed * 1000 + k
+KERNEL = 5  # of the text encoder's convolutions
+PAD = 0  # token of padding; character k of the vocabulary is token k + 1
+SILENCE = -1.0  # a scaled mel at its floor
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One piece of a text, spoken: mel (n, 100), alignment (t, nt), and what went wrong with it."""
+
+    text: str
+    mel: Tensor
+    alignment: Tensor
+    stopped: bool
+    failures: Failures
+
+
+class TextStage(Protocol):
+    """Stage 2. Raises TextError on a text that it cannot read."""
+
+    def speak(self, text: str, embedding: Tensor, seed: int = 0) -> list[Piece]:
+        """embedding: (256,) of the voice."""
+        ...
+
+
+def scaled(mel: Tensor) -> Tensor:
+    """Log-mels of `audio.mel` brought to about -1 (its floor) to 1: 1 - 2 mel / log(1e-5)."""
+    return 1 - 2 * mel / log(MEL_FLOOR)
+
+
+def unscaled(mel: Tensor) -> Tensor:
+    """The inverse of `scaled`, no lower than the floor of `audio.mel`."""
+    return ((1 - mel) * log(MEL_FLOOR) / 2).clamp(min=log(MEL_FLOOR))
+
+
+def build(config: Config) -> Synthesizer:
+    """An untrained synthesizer."""
+    return Synthesizer(config)
+
+
+class Synthesizer(Tacotron2):
+    """torchaudio's Tacotron 2 whose decoder reads text and voice side by side."""
+
+    def __init__(self, config: Config, limits: AttentionLimits | None = None):
+        memory_dim = config.text_dim + config.speaker_dim
+        super().__init__(
+            n_mels=N_MELS,
+            n_symbol=len(config.vocabulary) + 1,
+            n_frames_per_step=config.frames_per_step,
+            symbol_embedding_dim=config.text_dim,
+            encoder_embedding_dim=memory_dim,
+            encoder_n_convolution=config.encoder_layers,
+            encoder_kernel_size=KERNEL,
+            decoder_rnn_dim=config.decoder_dim,
+            attention_rnn_dim=config.attention_rnn_dim,
+            attention_hidden_dim=config.attention_dim,
+            attention_location_n_filter=config.location_filters,
+            attention_location_kernel_size=config.location_kernel,
+            prenet_dim=config.prenet_dim,
+            postnet_n_convolution=config.postnet_layers,
+            postnet_embedding_dim=config.postnet_dim,
+        )
+        # the class makes encoder and decoder equally wide; only the decoder has the voice beside the text
+        self.encoder = type(self.encoder)(config.text_dim, config.encoder_layers, KERNEL)
+        self.config, self.limits = config, limits or AttentionLimits()
+        self.index = {character: k + 1 for k, character in enumerate(config.vocabulary)}
+
+    def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Texts in the model's letters -> tokens (b, nt), padded, and lengths (b,)."""
+        rows = [torch.tensor([self.index[c] for c in text]) for text in texts]
+        lengths = torch.tensor([len(row) for row in rows])
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD), lengths
+
+    def memory(self, tokens: Tensor, lengths: Tensor, speakers: Tensor) -> Tensor:
+        """What the attention reads: (b, nt) tokens and (b, 256) voices -> (b, nt, text + voice channels)."""
+        order = lengths.argsort(descending=True)  # torchaudio's encoder packs rows of falling length
+        # Its convolutions reach past the end of a text: padding enough behind every row, whatever its company.
+        tokens = nn.functional.pad(tokens[order], (0, self.config.encoder_layers * (KERNEL // 2)), value=PAD)
+        encoded = self.encoder(self.embedding(tokens).transpose(1, 2), lengths[order])
+        encoded = encoded[order.argsort()]
+        return torch.cat([encoded, speakers[:, None].expand(-1, encoded.shape[1], -1)], -1)
+
+    def forward(
+        self, tokens: Tensor, token_lengths: Tensor, mel: Tensor, speakers: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Teacher-forced, for training.
+
+        tokens: (b, nt) with lengths (b,); mel: (b, n, 100) scaled, n a multiple of `frames_per_step`; speakers:
+        (b, 256). Returns mel before and after the postnet (b, n, 100), stop logits (b, t), alignments (b, t, nt).
+        """
+        if mel.shape[1] % self.n_frames_per_step:
+            raise ValueError(f"{mel.shape[1]} frames are no multiple of {self.n_frames_per_step} per step")
+        # A transposed view of (b, n, 100) is what lets torchaudio's decoder group frames into steps.
+        before, stop, alignments = self.decoder(
+            self.memory(tokens, token_lengths, speakers),
+            mel.contiguous().transpose(1, 2),
+            memory_lengths=token_lengths,
+        )
+        after = before + self.postnet(before)
+        return before.transpose(1, 2), after.transpose(1, 2), stop, alignments  # (b, 100, n) -> (b, n, 100)
+
+    @torch.inference_mode()
+    def infer(self, text: str, embedding: Tensor, seed: int) -> Piece:
+        """One text in the model's letters, spoken freely, with the dropout that Tacotron's prenet never leaves off.
+
+        Decoding ends by itself, or at a limit in proportion to the text, which counts as a runaway. The caller's
+        random state is left alone.
+        """
+        device = self.embedding.weight.device
+        tokens, lengths = (t.to(device) for t in self.encode([text]))
+        memory = self.memory(tokens, lengths, embedding.to(device)[None].float())
+        seconds = self.limits.seconds_per_char * len(text) + self.limits.seconds_more
+        limit = ceil(seconds * SAMPLE_RATE / HOP_LENGTH / self.n_frames_per_step)
+        self.decoder.decoder_max_step = limit
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            with warnings.catch_warnings():  # of the limit: it is counted below
+                warnings.simplefilter("ignore")
+                before, steps, stop, alignments = self.decoder.infer(memory, lengths)
+        after = before + self.postnet(before)
+        stopped = bool(torch.sigmoid(stop).max() > self.decoder.gate_threshold)
+        t = int(steps[0])
+        # torchaudio lays a batch's steps end to end: for one row (nt, t)
+        alignment = alignments.T[:t].float().cpu()
+        mel = unscaled(after[0, :, : t * self.n_frames_per_step].T.float())
+        found = failures(alignment, stopped, self.n_frames_per_step, self.limits)
+        return Piece(text, mel.cpu(), alignment, stopped, found)
+
+    def speak(self, text: str, embedding: Tensor, seed: int = 0) -> list[Piece]:
+        """A text of any length in the voice of an embedding (256,): its pieces in order.
+
+        What is longer than the texts of the training is split at sentences, clauses or words, with a TextWarning
+        that says so. Raises TextError (see `text.normalise`).
+        """
+        if self.training:
+            raise RuntimeError("the synthesizer is in training mode; call .eval() before .speak()")
+        spoken = normalise(text, self.index)
+        pieces = laag.chunk(spoken, self.config.max_chars, self.config.min_chars)
+        if len(pieces) > 1:
+            warnings.warn(
+                f"the text has {len(spoken)} characters, more than the {self.config.max_chars} of the "
+                f"synthesizer's training: it is spoken in {len(pieces)} pieces",
+                TextWarning,
+                stacklevel=2,
+            )
+        return [self.infer(piece, embedding, seed * SEEDS_PER_TEXT + k) for k, piece in enumerate(pieces)]

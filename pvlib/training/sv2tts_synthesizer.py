@@ -1,0 +1,222 @@
+"""Training of the synthesizer on the mini world: Tacotron 2 in the voices that Resemblyzer hears.
+
+Spectrogram loss is L1 and L2 as in SV2TTS (Jia et al., 2018), before and after the postnet; the stop token and the
+guided attention loss beside it. Each row's voice is its own embedding, or that of its first second alone, by the
+toss of a coin, since one second is all that there will be.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pvlib.config import MINI, Profile
+from pvlib.systems.sv2tts import synthesizer
+from pvlib.systems.sv2tts.attention import Failures, focus, guided_loss
+from pvlib.text import normalise
+from pvlib.training import machine
+from pvlib.training.common import Ema, TrainingError, batches_by_length, default_device
+from pvlib.training.features import mel_cache
+from pvlib.training.schedule import Schedule
+from pvlib.training.sv2tts_common import Run, voices
+from pvlib.world import corpus as world
+
+NAME = "sv2tts-synthesizer"
+STEPS = 10_000
+BATCH_FRAMES = 6_000  # padded mel frames of one batch
+MAX_ROWS = 24
+PEAK_RATE = 1e-3
+WARMUP = 200
+CLIP_NORM = 1.0
+STOP_WEIGHT = 8.0  # of the one step in a hundred that ends an utterance
+GUIDE_WEIGHT = 1.0
+SECOND_SHARE = 0.5  # of rows whose voice is heard in one second
+EVALUATE_EVERY = 500
+DEV_UTTERANCES = 128  # of the loss
+DEV_TEXTS = 8  # spoken freely while training; at the end four times as many
+
+
+class Rows:
+    """The utterances of a split that are short enough: texts, mels and voices, by number."""
+
+    def __init__(self, split: str, model: synthesizer.Synthesizer, limit: int | None = None):
+        self.model, self.cache, self.voices = model, mel_cache(split), voices(split)
+        texts = world.open_split(split).table["text"].tolist()
+        self.texts = [normalise(text, model.index, "a training text") for text in texts]
+        longest = model.config.max_chars
+        self.usable = [i for i in range(len(texts))[:limit] if len(self.texts[i]) <= longest]
+        if not self.usable:
+            raise TrainingError(f"no utterance of {split} has at most {longest} characters; raise max_chars")
+
+    @property
+    def lengths(self) -> list[int]:
+        """Mel frames of each usable utterance."""
+        frames = self.cache.lengths
+        return [frames[i] for i in self.usable]
+
+    def batch(self, indices: list[int], generator: torch.Generator) -> dict[str, Tensor]:
+        """Tokens, scaled mels filled with silence to whole decoder steps, and voices of usable utterances."""
+        chosen, per_step = [self.usable[k] for k in indices], self.model.config.frames_per_step
+        tokens, token_lengths = self.model.encode([self.texts[i] for i in chosen])
+        mels = [torch.from_numpy(np.asarray(self.cache.mel(i), dtype=np.float32)) for i in chosen]
+        steps = torch.tensor([-(-len(mel) // per_step) for mel in mels])
+        mel = torch.full((len(chosen), int(steps.max()) * per_step, mels[0].shape[1]), synthesizer.SILENCE)
+        for row, found in zip(mel, mels, strict=True):
+            row[: len(found)] = synthesizer.scaled(found)
+        second = (torch.rand(len(chosen), generator=generator) < SECOND_SHARE).long().numpy()
+        return {
+            "tokens": tokens,
+            "token_lengths": token_lengths,
+            "mel": mel,
+            "steps": steps,
+            "speakers": torch.from_numpy(self.voices[chosen, second]),
+        }
+
+
+def losses(model: synthesizer.Synthesizer, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parts of the loss over true steps, teacher-forced: mel, stop, guide; and how sharply attention looks."""
+    before, after, stop, alignments = model(
+        batch["tokens"], batch["token_lengths"], batch["mel"], batch["speakers"]
+    )
+    steps, mel = batch["steps"], batch["mel"]
+    place = torch.arange(stop.shape[1], device=stop.device)
+    true = place < steps[:, None]
+    frames = true.repeat_interleave(model.n_frames_per_step, 1)
+    distance = mel.new_zeros(())
+    for made in (before, after):
+        difference = (made - mel)[frames]
+        distance = distance + difference.square().mean() + difference.abs().mean()
+    ends = (place == steps[:, None] - 1).float()
+    stopping = nn.functional.binary_cross_entropy_with_logits(
+        stop[true], ends[true], pos_weight=stop.new_tensor(STOP_WEIGHT)
+    )
+    return {
+        "mel": distance,
+        "stop": stopping,
+        "guide": guided_loss(alignments, batch["token_lengths"], steps),
+        "focus": focus(alignments.detach(), steps),
+    }
+
+
+def total(parts: dict[str, Tensor]) -> Tensor:
+    """The loss that is minimised."""
+    return parts["mel"] + parts["stop"] + GUIDE_WEIGHT * parts["guide"]
+
+
+def train(
+    profile: Profile = MINI,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    threads: int | None = None,
+    device: str | torch.device | None = None,
+    limit: int | None = None,
+) -> None:
+    """Train, resuming where the last run stopped, and export at the end.
+
+    steps: in all, default STEPS; minutes: budget of this call; limit: first utterances only, for a trial.
+    Raises CorpusError without a corpus, TrainingError on a damaged or foreign state or too long utterances.
+    """
+    machine.prepare(threads)
+    steps = steps or STEPS
+    device = torch.device(device) if device else default_device()
+    torch.manual_seed(profile.seed)
+    run, model, ema, optimizer = _parts(profile, device)
+    rows = Rows("train", model, limit)
+    run.resume()
+    schedule = Schedule(run, steps=steps, minutes=minutes, peak=PEAK_RATE, warmup=WARMUP)
+    batches = batches_by_length(
+        rows.lengths, BATCH_FRAMES, seed=profile.seed, start=run.step, max_rows=MAX_ROWS
+    )
+
+    def step(index: int) -> dict[str, float]:
+        torch.manual_seed(profile.seed + 1000 * index)  # dropout follows from the step alone
+        chosen = rows.batch(next(batches), torch.Generator().manual_seed(index))
+        rate = schedule.apply(optimizer)
+        model.train()
+        optimizer.zero_grad(set_to_none=True)
+        parts = losses(model, {key: value.to(device) for key, value in chosen.items()})
+        loss = total(parts)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+        optimizer.step()
+        ema.update()
+        return {
+            "loss": float(loss.detach()),
+            **{k: float(v.detach()) for k, v in parts.items()},
+            "rate": rate,
+        }
+
+    run.loop(
+        step,
+        steps=steps,
+        minutes=minutes,
+        evaluate=lambda: evaluate(model, ema),
+        evaluate_every=EVALUATE_EVERY,
+    )
+    _export(run, profile, model, ema)
+
+
+def export(profile: Profile = MINI, *, device: str | torch.device | None = None) -> None:
+    """Write the averaged weights of the saved state, finished or not, to data/checkpoints."""
+    run, model, ema, _ = _parts(profile, torch.device(device) if device else default_device())
+    if not run.resume():
+        raise TrainingError(f"{run.state_path} is not there: run `pvlib train {NAME}` first")
+    _export(run, profile, model, ema)
+
+
+@torch.no_grad()
+def evaluate(model: synthesizer.Synthesizer, ema: Ema, texts: int = DEV_TEXTS) -> dict[str, float]:
+    """Averaged weights on the dev split: losses teacher-forced with fixed dropout, attention failures of free speech.
+
+    `failed_share` is the share of `texts` dev sentences with any failure; each kind is counted beside it.
+    """
+    device = next(model.parameters()).device
+    twin = synthesizer.build(model.config).to(device).eval()
+    twin.load_state_dict(ema.shadow)
+    rows = Rows("dev", twin)
+    lengths = rows.lengths
+    order = np.unique(np.linspace(0, len(lengths) - 1, min(DEV_UTTERANCES, len(lengths))).astype(int))
+    order = sorted(order.tolist(), key=lambda k: lengths[k])
+    sums: dict[str, float] = {}
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        for first in range(0, len(order), MAX_ROWS):
+            indices = order[first : first + MAX_ROWS]
+            batch = rows.batch(indices, torch.Generator().manual_seed(first))
+            for key, value in losses(twin, {k: v.to(device) for k, v in batch.items()}).items():
+                sums[f"dev_{key}"] = sums.get(f"dev_{key}", 0.0) + float(value) * len(indices) / len(order)
+    chosen = np.unique(np.linspace(0, len(rows.usable) - 1, min(texts, len(rows.usable))).astype(int))
+    spoken = []
+    for k in chosen.tolist():
+        i = rows.usable[k]
+        spoken.append(twin.infer(rows.texts[i], torch.from_numpy(rows.voices[i, 1]), seed=i).failures)
+    counted = sum(spoken, Failures())
+    return sums | {
+        "texts": len(spoken),
+        "failed_share": sum(found.total > 0 for found in spoken) / len(spoken),
+        "skips": counted.skips,
+        "repeats": counted.repeats,
+        "runaways": counted.runaways,
+    }
+
+
+def _parts(
+    profile: Profile, device: torch.device
+) -> tuple[Run, synthesizer.Synthesizer, Ema, torch.optim.Optimizer]:
+    model = synthesizer.build(profile.sv2tts_synthesizer).to(device)
+    ema = Ema(model, 0.998)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=1e-6)
+    parts = {"model": model, "ema": ema, "optimizer": optimizer}
+    return Run(NAME, parts, config=profile.sv2tts_synthesizer), model, ema, optimizer
+
+
+def _export(run: Run, profile: Profile, model: synthesizer.Synthesizer, ema: Ema) -> None:
+    quality = evaluate(model, ema, texts=4 * DEV_TEXTS)
+    run.export(
+        profile,
+        ema.shadow,
+        data="the mini world, train split; voices by Resemblyzer; quality on the dev split (speakers never seen)",
+        quality={key: round(value, 4) for key, value in quality.items()},
+    )

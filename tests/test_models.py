@@ -1,0 +1,384 @@
+"""The official models: what is here is told from what is missing or damaged, and downloads survive what befalls them.
+
+The files are written here in the official layouts: a Hugging Face cache, and a hub on loopback.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save
+from serving import serve
+
+from pvlib import backbone, cli, hub, models, paths, vocoder
+from pvlib.config import MINI, PAPER
+from pvlib.fetch import FetchError
+from pvlib.hub import WeightsError
+
+COMMIT, OTHER = "1" * 40, "2" * 40
+F5 = models.MODELS[0]
+TABLE = "text_embed.text_embed.weight"
+TENSORS = save({"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4)})
+SMALL = models.Model(
+    name="small",
+    repository="some/small",
+    revision=COMMIT,
+    files=("config.json", "model.safetensors"),
+    size=len(TENSORS) + 2,
+    licence="MIT",
+    purpose="a test",
+)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty Hugging Face cache, and no network."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path / "hub"
+
+
+def git_hash(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def lay(cache: Path, repository: str, revision: str, file: str, content: bytes, large: bool = True) -> Path:
+    """One file as the Hugging Face client lays it: blobs/<hash>, and a link from the snapshot. Returns the blob."""
+    root = cache / f"models--{repository.replace('/', '--')}"
+    blob = root / "blobs" / (hashlib.sha256(content).hexdigest() if large else git_hash(content))
+    link = root / "snapshots" / revision / file
+    for folder in (blob.parent, link.parent, root / "refs"):
+        folder.mkdir(parents=True, exist_ok=True)
+    blob.write_bytes(content)
+    link.unlink(missing_ok=True)
+    link.symlink_to(os.path.relpath(blob, link.parent))
+    return blob
+
+
+def lay_small(cache: Path) -> tuple[Path, Path]:
+    config = lay(cache, "some/small", COMMIT, "config.json", b"{}", large=False)
+    return config, lay(cache, "some/small", COMMIT, "model.safetensors", TENSORS)
+
+
+# The catalogue
+
+
+def test_the_catalogue_names_the_seeds_models():
+    assert [m.repository.rpartition("/")[2] for m in models.models()] == [
+        "F5-TTS", "vocos-mel-24khz", "spkrec-ecapa-voxceleb", "whisper-large-v3-turbo", "bert-base-chinese",
+    ]  # fmt: skip
+    assert {m.name for m in models.models(optional=True) if m.optional} == {
+        "Qwen2.5-0.5B", "all-MiniLM-L6-v2", "UTMOS22 strong", "WavLM Base+ SV",
+    }  # fmt: skip
+    sources = vars(PAPER.sources)
+    assert {m.part: m.repository for m in models.MODELS if m.part} == sources
+    assert set(hub.REVISIONS) == set(sources.values())
+    for model in models.MODELS:
+        assert model.licence and model.purpose and model.size >= sum(model.sizes.values())
+        assert model.url or len(model.revision) == 40, "a branch is no pin"
+        assert set(model.sizes) | set(model.sha256) <= set(model.files)
+        assert all(len(value) == 64 for value in model.sha256.values())
+    assert "NC" in F5.licence
+
+
+def test_list_as_json(capsys):
+    assert cli.main(["models", "list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["models"]
+    assert listed[0]["revision"] == hub.REVISIONS["SWivid/F5-TTS"] and len(listed) == len(models.MODELS)
+
+
+# F5-TTS at full size: names and shapes of the official class, in a file without content
+
+
+def vocabulary() -> bytes:
+    """The published vocab.txt: that of the package, with Windows line ends."""
+    return files("f5_tts").joinpath("infer/examples/vocab.txt").read_bytes().replace(b"\n", b"\r\n")
+
+
+@pytest.fixture(scope="module")
+def official_entries() -> list[tuple[str, str, list[int]]]:
+    entries = (
+        files("f5_tts").joinpath("infer/examples/vocab.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    )
+    with torch.device("meta"):
+        model = backbone.build(PAPER.backbone, {entry: index for index, entry in enumerate(entries)})
+    found = [(f"ema_model.{name}", "F32", list(v.shape)) for name, v in model.cfm.state_dict().items()]
+    return [*found, ("initted", "BOOL", []), ("step", "I64", [])]
+
+
+def write_safetensors(path: Path, entries: list[tuple[str, str, list[int]]]) -> Path:
+    """A safetensors file of the given names, types and shapes, laid out as the library does; the content is a hole."""
+    width = {"I64": 8, "F32": 4, "BOOL": 1}
+    header, offset = {}, 0
+    for name, kind, shape in sorted(entries, key=lambda entry: (-width[entry[1]], entry[0])):
+        end = offset + width[kind] * int(torch.Size(shape).numel())
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + offset)
+    return path
+
+
+def lay_backbone(cache: Path, entries) -> Path:
+    lay(cache, F5.repository, F5.revision, hub.BACKBONE_VOCABULARY, vocabulary())
+    blob = lay(cache, F5.repository, F5.revision, hub.BACKBONE_WEIGHTS, b"")
+    return write_safetensors(blob.rename(blob.with_name("no-hash")), entries)
+
+
+def hollow(cache: Path, blob: Path) -> models.Model:
+    """F5-TTS whose weights are not hashed: their content is a hole."""
+    link = cache / "models--SWivid--F5-TTS" / "snapshots" / F5.revision / hub.BACKBONE_WEIGHTS
+    link.unlink()
+    link.symlink_to(blob)
+    return replace(F5, sha256={hub.BACKBONE_VOCABULARY: F5.sha256[hub.BACKBONE_VOCABULARY]})
+
+
+def test_all_364_entries_of_f5_tts_are_matched(cache, official_entries):
+    blob = lay_backbone(cache, official_entries)
+    assert blob.stat().st_size == F5.sizes[hub.BACKBONE_WEIGHTS] == 1_348_435_761
+    assert blob.stat().st_blocks * 512 < 1e6, "it must be a hole"
+    found = models.check(hollow(cache, blob))
+    assert (found.state, found.detail) == (
+        "present", f"revision {F5.revision}; 364 of 364 entries matched",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda entries: entries[1:], "363 entries instead of 364"),
+        (lambda entries: [("ema_model.x", *entries[0][1:]), *entries[1:]], "363 of 364 entries matched"),
+        (lambda entries: [(n, k, s[::-1] if n.endswith(TABLE) else s) for n, k, s in entries], "363 of 364"),
+    ],
+    ids=["one missing", "one renamed", "one turned"],
+)  # fmt: skip
+def test_another_f5_tts_is_damaged(cache, official_entries, change, told):
+    blob = lay_backbone(cache, change(official_entries))
+    found = models.check(replace(hollow(cache, blob), sizes={}))
+    assert found.state == "damaged" and told in found.detail
+
+
+def test_half_an_f5_tts_is_damaged(cache, official_entries):
+    blob = lay_backbone(cache, official_entries)
+    os.truncate(blob, 700_000_000)
+    model = hollow(cache, blob)
+    assert "has 700,000,000 bytes instead of 1,348,435,761" in models.check(model).detail
+    assert "not a whole safetensors file" in models.check(replace(model, sizes={})).detail
+
+
+# A hub cache with tiny models, through the real loaders
+
+TINY = replace(
+    MINI,
+    name="tiny",
+    sources=PAPER.sources,
+    backbone=replace(
+        MINI.backbone, dim=32, depth=2, heads=2, dim_head=16, text_dim=16, conv_layers=1, stack=1,
+        text_conditioning="padded", vocabulary="",
+    ),
+    vocoder=replace(MINI.vocoder, dim=16, intermediate_dim=32, num_layers=1),
+)  # fmt: skip
+
+
+def test_the_loaders_read_the_pinned_revision_from_the_cache(cache, monkeypatch):
+    letters = " abc"
+    model = backbone.build(TINY.backbone, {c: i for i, c in enumerate(letters)})
+    monkeypatch.setattr(hub, "BACKBONE_ENTRIES", len(model.cfm.state_dict()))
+    for revision, value in ((F5.revision, 0.25), (OTHER, 0.5)):
+        state = {f"ema_model.{k}": torch.full_like(v, value) for k, v in model.cfm.state_dict().items()}
+        lay(cache, F5.repository, revision, hub.BACKBONE_WEIGHTS, save(state))
+        lay(cache, F5.repository, revision, hub.BACKBONE_VOCABULARY, "\r\n".join(letters).encode() + b"\r\n")
+    (cache / "models--SWivid--F5-TTS" / "refs" / "main").write_text(OTHER)
+    loaded = hub.load_backbone(TINY)
+    assert loaded.vocabulary == {" ": 0, "a": 1, "b": 2, "c": 3}
+    assert all((v == 0.25).all() for v in loaded.cfm.state_dict().values())
+    assert hub.fingerprint("backbone", TINY) == f"SWivid/F5-TTS@{F5.revision}"
+    found = models.check(replace(F5, sizes={}, sha256={}), TINY)
+    assert found.state == "present" and f"{len(model.cfm.state_dict())} entries matched" in found.detail
+
+
+def test_a_vocoder_is_held_against_its_class(cache, tmp_path):
+    model = replace(models.MODELS[1], sizes={}, sha256={})
+    state = vocoder.build(TINY.vocoder).state_dict()
+    for extra, expected in (
+        ({"feature_extractor.mel_spec.mel_scale.fb": torch.ones(3)}, "present"),
+        ({"surplus": torch.ones(3)}, "damaged"),
+    ):
+        torch.save(state | extra, tmp_path / "file")
+        lay(cache, model.repository, model.revision, hub.VOCODER_WEIGHTS, (tmp_path / "file").read_bytes())
+        assert models.check(model, TINY).state == expected
+    assert "such as surplus" in models.check(model, TINY).detail
+
+
+# Present, missing, damaged
+
+
+def test_present_missing_and_damaged_are_told_apart(cache):
+    assert models.check(SMALL).detail == "nothing of it is here"
+    config, weights = lay_small(cache)
+    assert models.check(SMALL).state == "present" and COMMIT in models.check(SMALL).detail
+    link = cache / "models--some--small" / "snapshots" / COMMIT / "config.json"
+    link.unlink()
+    assert (models.check(SMALL).state, models.check(SMALL).detail) == ("missing", "config.json")
+    lay_small(cache)
+    weights.write_bytes(TENSORS[:-1] + b"!")
+    found = models.check(SMALL)
+    assert (found.state, found.damaged) == ("damaged", ("model.safetensors",))
+    assert "does not match its SHA-256; `pvlib models download` replaces it" in found.detail
+    weights.write_bytes(TENSORS)
+    config.write_bytes(b"[]")
+    assert models.check(SMALL).damaged == ("config.json",)
+    lay(cache, "some/small", OTHER, "config.json", b"{}", large=False)
+    assert models.check(replace(SMALL, revision="3" * 40)).state == "missing", (
+        "another revision is another model"
+    )
+
+
+def test_a_pickle_is_opened_without_running_it(cache, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("the pickle was executed",))
+
+    torch.save({"a": Bomb()}, tmp_path / "bomb")
+    model = replace(SMALL, files=("pytorch_model.bin",))
+    lay(cache, "some/small", COMMIT, "pytorch_model.bin", (tmp_path / "bomb").read_bytes())
+    found = models.check(model)
+    assert found.state == "damaged" and "not a file of tensors" in found.detail and "\n" not in found.detail
+
+
+def test_utmos_lies_where_torch_hub_looks(cache):
+    [model] = [m for m in models.MODELS if m.url]
+    assert models.check(model).state == "missing"
+    path = Path(torch.hub.get_dir()) / "checkpoints" / model.files[0]
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"half")
+    assert "has 4 bytes instead of 411,179,119" in models.check(model).detail
+
+
+def test_check_prints_everything_and_fails(cache, capsys):
+    assert cli.main(["models", "check", "--json"]) == 2
+    captured = capsys.readouterr()
+    assert {v["state"] for v in json.loads(captured.out).values()} == {"missing"}
+    assert captured.err.count("\n") == 1 and "run `pvlib models download`" in captured.err
+
+
+def test_offline_nothing_is_asked_and_the_error_says_so(cache):
+    with pytest.raises(
+        WeightsError, match=r"some/small: config.json .*HF_HUB_OFFLINE forbids .*HF_HOME"
+    ) as caught:
+        models.download([SMALL], tell=lambda _: None)
+    assert "\n" not in str(caught.value)
+    lay_small(cache)
+    told = []
+    models.download([SMALL], tell=told.append)
+    assert told == [f"small: present, revision {COMMIT}"]
+
+
+def test_too_little_space_is_told_before_the_first_byte(cache):
+    with pytest.raises(FetchError, match="HF_HOME"):
+        models.download([replace(SMALL, size=10**18)])
+
+
+# A hub on loopback, and a process of its own, since HF_ENDPOINT and HF_HOME are read once
+
+SCRIPT = """
+import json, sys
+from pvlib import models
+models.RESUMED_FROM = 1000
+asked = [models.Model(**{**m, "files": tuple(m["files"])}) for m in json.load(sys.stdin)]
+for model in asked:
+    try:
+        models.download([model], tell=lambda line: print("ok " + line))
+    except Exception as error:
+        print(f"{type(error).__name__} {error}")
+print("cache", models.location())
+"""
+
+
+def publish(
+    server, repository: str, file: str, content: bytes, *, large: bool, revision: str = COMMIT
+) -> str:
+    """One file as the hub serves it. Returns its address."""
+    address = f"/{repository}/resolve/{revision}/{file}"
+    server.files[address] = content
+    etag = hashlib.sha256(content).hexdigest() if large else git_hash(content)
+    server.headers[address] = {"X-Repo-Commit": revision, "ETag": f'"{etag}"'}
+    return address
+
+
+def test_downloads_from_a_hub(tmp_path):
+    large = save({"a": torch.arange(30_000.0)})
+    plain = {"name": "n", "licence": "l", "purpose": "p", "size": 10, "revision": COMMIT}
+
+    def model(repository: str, *names: str, **more) -> dict:
+        return {**plain, "repository": repository, "files": names, **more}
+
+    both = ("config.json", "model.safetensors")
+    with serve() as server:
+        publish(server, "some/good", "config.json", b"{}", large=False)
+        weights = publish(server, "some/good", "model.safetensors", large, large=True)
+        server.cuts[weights] = [40_000] + [0] * 5
+        other = publish(server, "some/other", "model.safetensors", large, large=True)
+        gated = f"/some/gated/resolve/{COMMIT}/config.json"
+        server.status[gated] = 403
+        server.headers[gated] = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"}
+        gone = f"/some/renamed/resolve/{COMMIT}/config.json"
+        server.status[gone] = 404
+        server.headers[gone] = {"X-Error-Code": "RepoNotFound"}
+        absent = f"/some/absent/resolve/{COMMIT}/config.json"
+        server.status[absent] = 404
+        server.headers[absent] = {"X-Error-Code": "EntryNotFound"}
+        asked = [
+            model("some/good", *both),  # breaks off
+            model("some/good", *both),  # goes on
+            model("some/other", both[1], sha256={both[1]: "0" * 64}),
+            model("some/gated", "config.json"),
+            model("some/renamed", "config.json"),
+            model("some/absent", "config.json"),
+        ]
+        environment = os.environ | {
+            "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0", "no_proxy": "*",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_ETAG_TIMEOUT": "60", "HF_TOKEN": "hf_secret",
+            "PYTHONPATH": str(paths.ROOT),
+        }  # fmt: skip
+        run = subprocess.run(
+            [sys.executable, "-c", SCRIPT],
+            input=json.dumps(asked), env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        log = [(method, asked) for method, path, asked in server.asked if path == weights and method == "GET"]
+        assert (("GET", other, None)) not in server.asked, "a file with another hash is not even begun"
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert "could not be fetched" in lines[0] and "40,000 bytes are kept" in lines[0]
+    assert lines[1] == f"ok n: present, revision {COMMIT}"
+    assert log[0] == ("GET", None) and log[-1] == ("GET", "bytes=40000-") and len(log) == 7
+    for line, told in zip(
+        lines[2:],
+        [
+            "instead of 000000000000..; point HF_ENDPOINT at another mirror",
+            f"some/gated: config.json is gated: accept its terms at {server.url}/some/gated",
+            "some/renamed does not exist at",
+            f"some/absent: config.json does not exist at {server.url} in revision 111111111111",
+            f"cache {tmp_path / 'home' / 'hub'}",
+        ],
+        strict=True,
+    ):
+        assert told in line
+    root = tmp_path / "home" / "hub" / "models--some--good"
+    assert (root / "snapshots" / COMMIT / "model.safetensors").read_bytes() == large
+    assert not [p for p in root.rglob("*") if p.suffix in (".part", ".incomplete")]
