@@ -308,3 +308,20 @@ def test_output_into_a_closed_pipe_is_no_error():
         shell=True, executable="/bin/bash", cwd=paths.ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert "Traceback" not in run.stderr and run.returncode in (0, 141)
+
+
+def test_train_all_trains_the_judges_first_and_shares_the_time(monkeypatch, capsys):
+    import importlib
+
+    from pvlib.world import publish
+
+    done = []
+    for name in cli.SHARES:
+        module = importlib.import_module(f"pvlib.training.{name}")
+        monkeypatch.setattr(module, "train", lambda name=name, **given: done.append((name, given["minutes"])))
+    monkeypatch.setattr(publish, "enrol", lambda: done.append(("enrol", None)))
+    assert cli.main(["train", "all", "--minutes", "100"]) == 0
+    assert [name for name, _ in done] == ["recognizer", "speaker", "vocoder", "backbone", "enrol"]
+    assert sum(minutes or 0 for _, minutes in done) == pytest.approx(100)
+    assert cli.main(["train", "all", "--steps", "5"]) == 2
+    assert "time budget" in capsys.readouterr().err and len(done) == 5

@@ -209,7 +209,7 @@ def test_the_readme_names_what_exists():
     for path in re.findall(r"`((?:pvlib|data|tests|notebooks|figures)/[\w./-]+)`", README):
         assert (ROOT / path).exists(), path
     assert README.count("<!-- results:begin -->") == README.count("<!-- results:end -->") == 1
-    listed = set(re.findall(r"^\| `(\d\d_\w+)` \|", README, re.MULTILINE))
+    listed = set(re.findall(r"^\| `([A\d]\d_\w+)` \|", README, re.MULTILINE))
     assert listed == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
 
 

@@ -22,7 +22,7 @@ from pvlib.training.schedule import Schedule
 from pvlib.world import corpus as world
 
 NAME = "recognizer"
-STEPS = 12_000
+STEPS = 30_000
 BATCH_FRAMES = 7_000  # padded mel frames of one batch, 75 s
 MAX_ROWS = 128
 PEAK_RATE = 2e-3

@@ -21,7 +21,7 @@ from pvlib.training.schedule import Schedule
 from pvlib.world import corpus as world
 
 NAME = "vocoder"
-STEPS = 3200
+STEPS = 16_000
 BATCH = 12
 CRITIC_ROWS = 8  # crops of a batch that the discriminators see
 CROP_SAMPLES = 9_728  # 38 hops, 0.41 s
