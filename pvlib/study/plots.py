@@ -11,7 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from pvlib.metrics.cfr import THRESHOLD
 from pvlib.study.look import look, ordered, styled
@@ -268,13 +268,14 @@ def learning(logs: dict[str, pd.DataFrame], found: dict[str, pd.DataFrame]) -> F
             upper.plot(log["minutes"], log[loss], color="#0072b2", linewidth=0.9)
             upper.set_ylabel("log-mel loss" if loss == "mel" else "loss")
         upper.set_yscale("log")
-        upper.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+        upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        upper.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        upper.yaxis.set_minor_formatter(NullFormatter())
         lower.set_xlabel("minutes of training")
         shown = found[model]
         if shown.empty:
-            lower.text(
-                0.5, 0.5, "judged by listening,\nsee the table", ha="center", va="center", color="#5f5f5f"
-            )
+            words = "not evaluated\nwhile it trained"
+            lower.text(0.5, 0.5, words, ha="center", va="center", color="#5f5f5f", transform=lower.transAxes)
             lower.set_yticks([])
             continue
         names = [name for name in shown if name not in ("step", "seconds", "minutes")]
