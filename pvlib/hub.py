@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=nn.Module)
 
 NAMES = ("backbone", "vocoder", "speaker_encoder", "recognizer")
+SV2TTS_NAMES = ("sv2tts-encoder", "sv2tts-synthesizer", "sv2tts-vocoder")  # trained here only
 
 BACKBONE_WEIGHTS = "F5TTS_v1_Base/model_1250000.safetensors"
 BACKBONE_VOCABULARY = "F5TTS_v1_Base/vocab.txt"
@@ -72,8 +73,8 @@ class WeightsError(RuntimeError):
 
 def weights_path(name: str, profile: Profile) -> Path:
     """Where the embedded weights of one model lie. Raises WeightsError on an unknown model name."""
-    if name not in NAMES:
-        raise WeightsError(f"no model {name!r}: choose one of {', '.join(NAMES)}")
+    if name not in (known := (*NAMES, *SV2TTS_NAMES)):
+        raise WeightsError(f"no model {name!r}: choose one of {', '.join(known)}")
     return paths.CHECKPOINTS / profile.name / f"{name}.safetensors"
 
 
@@ -93,7 +94,7 @@ def save_weights(name: str, profile: Profile, state_dict: dict[str, Tensor], car
         half[key] = (value.half() if value.dtype.is_floating_point else value).clone().contiguous()
         if half[key].dtype.is_floating_point and not torch.isfinite(half[key]).all():
             raise WeightsError(f"{name}: {key} holds values that are not finite in fp16; nothing was written")
-    config = _config(name, profile)
+    config = config_of(name, profile)
     extra = dict(card)
     given = extra.pop("config", None)
     if given is not None and _plain(given) != config:
@@ -133,9 +134,9 @@ def read_card(name: str, profile: Profile) -> dict[str, Any]:
         card = json.loads(path.read_text(encoding="utf-8"))
         card["sha256"], card["bytes"], card["config"]
     except FileNotFoundError as error:
-        raise WeightsError(f"{path} is missing; {_remedy(name, path)}") from error
+        raise WeightsError(f"{path} is missing; {remedy(name, path)}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} is not a card of weights ({error!r}); {_remedy(name, path)}") from error
+        raise WeightsError(f"{path} is not a card of weights ({error!r}); {remedy(name, path)}") from error
     return card
 
 
@@ -146,24 +147,24 @@ def read_weights(name: str, profile: Profile) -> dict[str, Tensor]:
     """
     path = weights_path(name, profile)
     if not path.is_file():
-        raise WeightsError(f"{path} is missing; {_remedy(name, path)}")
+        raise WeightsError(f"{path} is missing; {remedy(name, path)}")
     card = read_card(name, profile)
     if (size := path.stat().st_size) != card["bytes"]:
         raise WeightsError(
-            f"{path} has {size} bytes instead of {card['bytes']} (truncated?); {_remedy(name, path)}"
+            f"{path} has {size} bytes instead of {card['bytes']} (truncated?); {remedy(name, path)}"
         )
     if sha256(path) != card["sha256"]:
-        raise WeightsError(f"{path} does not match the SHA-256 of its card (altered?); {_remedy(name, path)}")
-    if card["config"] != (expected := _config(name, profile)):
+        raise WeightsError(f"{path} does not match the SHA-256 of its card (altered?); {remedy(name, path)}")
+    if card["config"] != (expected := config_of(name, profile)):
         keys = sorted(k for k in card["config"].keys() | expected if card["config"].get(k) != expected.get(k))
         raise WeightsError(
             f"{path} is a checkpoint of another configuration ({', '.join(keys)} differ); "
-            f"restore pvlib/config.py, or {_remedy(name, path)}"
+            f"restore pvlib/config.py, or {remedy(name, path)}"
         )
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} is not a safetensors file ({error}); {_remedy(name, path)}") from error
+        raise WeightsError(f"{path} is not a safetensors file ({error}); {remedy(name, path)}") from error
     return {k: v.float() if v.dtype.is_floating_point else v for k, v in state.items()}
 
 
@@ -374,8 +375,9 @@ def _ready(module: M, state: dict[str, Tensor], source: str, device: str | torch
     return module.to(device).eval()
 
 
-def _config(name: str, profile: Profile) -> dict[str, Any]:
-    return _plain(asdict(getattr(profile, name)))
+def config_of(name: str, profile: Profile) -> dict[str, Any]:
+    """The configuration of a model as its card holds it."""
+    return _plain(asdict(getattr(profile, name.replace("-", "_"))))
 
 
 def _plain(value: Any) -> Any:
@@ -383,6 +385,6 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _remedy(name: str, path: Path) -> str:
+def remedy(name: str, path: Path) -> str:
     command = f"pvlib train {name.removesuffix('_encoder')}"
     return f"restore it with `git checkout -- {path.parent}` or make it with `{command}`"

@@ -1,51 +1,20 @@
-"""What the three trainers of SV2TTS share: where their weights go, and the voices of a split."""
+"""What the trainers of SV2TTS share: the voices of a split."""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
-import shutil
-from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from pvlib import paths
 from pvlib.audio import CLIP_SAMPLES
 from pvlib.speaker import GE2E
-from pvlib.systems.sv2tts import weights
-from pvlib.training import common
 from pvlib.training.common import TrainingError
 from pvlib.training.features import mel_cache
 from pvlib.world import corpus as world
-
-
-class Run(common.Run):
-    """A training run whose weights belong to SV2TTS."""
-
-    def export(self, profile: Any, state_dict: dict[str, Tensor], *, data: str, quality: dict) -> Path:
-        """Write the weights, their card and the logs. The card counts the corpus used."""
-        corpus = world.open_split("train")
-        card = {
-            "data": data,
-            "utterances": len(corpus),
-            "hours": round(corpus.hours, 2),
-            "command": "; ".join(self.commands),
-            "steps": self.step,
-            "seconds": round(self.seconds),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-            "quality": quality,
-        }
-        path = weights.save(self.name, profile, state_dict, card)
-        for log in (self.folder / "log.csv", self.folder / "dev.csv"):
-            if log.exists():
-                shutil.copyfile(log, path.with_name(f"{self.name}.{log.name}"))
-        return path
 
 
 def voices(split: str) -> np.ndarray:

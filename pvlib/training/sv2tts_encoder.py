@@ -14,10 +14,9 @@ from pvlib.metrics.eer import equal_error_rate
 from pvlib.speaker import GE2E
 from pvlib.systems.sv2tts import encoder
 from pvlib.training import machine
-from pvlib.training.common import Ema, TrainingError, default_device
+from pvlib.training.common import Ema, Run, TrainingError, default_device
 from pvlib.training.features import MelCache, mel_cache
 from pvlib.training.schedule import Schedule
-from pvlib.training.sv2tts_common import Run
 from pvlib.world import corpus as world
 
 NAME = "sv2tts-encoder"

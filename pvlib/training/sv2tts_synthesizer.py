@@ -16,10 +16,10 @@ from pvlib.systems.sv2tts import synthesizer
 from pvlib.systems.sv2tts.attention import Failures, focus, guided_loss
 from pvlib.text import normalise
 from pvlib.training import machine
-from pvlib.training.common import Ema, TrainingError, batches_by_length, default_device
+from pvlib.training.common import Ema, Run, TrainingError, batches_by_length, default_device
 from pvlib.training.features import mel_cache
 from pvlib.training.schedule import Schedule
-from pvlib.training.sv2tts_common import Run, voices
+from pvlib.training.sv2tts_common import voices
 from pvlib.world import corpus as world
 
 NAME = "sv2tts-synthesizer"

@@ -19,10 +19,9 @@ from pvlib.systems.sv2tts.synthesizer import scaled
 from pvlib.systems.sv2tts.vocoders import FoldedWaveRNN
 from pvlib.systems.sv2tts.wavernn import CONTEXT
 from pvlib.training import machine
-from pvlib.training.common import Ema, TrainingError, default_device
+from pvlib.training.common import Ema, Run, TrainingError, default_device
 from pvlib.training.features import MelCache, mel_cache
 from pvlib.training.schedule import Schedule
-from pvlib.training.sv2tts_common import Run
 from pvlib.world import corpus as world
 
 NAME = "sv2tts-vocoder"
