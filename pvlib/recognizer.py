@@ -16,6 +16,7 @@ from pvlib.audio import N_MELS, SAMPLE_RATE, AudioError
 from pvlib.config import Recognizer
 
 BLANK = 0  # CTC's empty symbol; letter k of the alphabet is symbol k + 1
+REREAD_EVERY = 2  # blocks between two guesses
 OUTPUTS_PER_STEP = 2  # CTC frames that one step emits, so that fast speech keeps its letters
 MAX_BATCH_FRAMES = 24_000  # padded mel frames of one forward pass when transcribing
 WHISPER_RATE = 16_000
@@ -39,6 +40,8 @@ def build(config: Recognizer) -> CTCRecognizer:
 class CTCRecognizer(nn.Module):
     """Strided convolutions over normalised log-mels, residual convolution blocks, and a linear layer to letters.
 
+    Every second block guesses the letters and the next one reads the guess, which CTC's frames, each blind to the
+    others' letters, need to spell (self-conditioned CTC; Nozaki & Komatsu, 2021).
     Lengths are honoured everywhere: a row of a batch is transcribed as it would be alone.
     """
 
@@ -54,6 +57,8 @@ class CTCRecognizer(nn.Module):
         self.blocks = nn.ModuleList(Block(c, config.hidden) for _ in range(config.layers))
         self.norm = nn.LayerNorm(c)
         self.head = nn.Linear(c, OUTPUTS_PER_STEP * self.symbols)
+        self.reread = nn.Linear(OUTPUTS_PER_STEP * self.symbols, c)
+        nn.init.zeros_(self.reread.weight)
 
     def forward(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the symbols.
@@ -61,17 +66,44 @@ class CTCRecognizer(nn.Module):
         mel: (b, n, 100) log-mel as `audio.mel` gives it, padded with anything; lengths: (b,) frames.
         Returns (log_probs (b, 2 m, v) float32, lengths (b,)), about 47 frames per second.
         """
+        *_, last = self.guesses(mel, lengths)
+        return last
+
+    def guesses(self, mel: Tensor, lengths: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """What `forward` returns, of the last block and before it of each that passes on its guess."""
+        found: list[Tensor] = []
+        x, steps = self.hidden(mel, lengths, guesses=found)
+        found.append(self._symbols(x))
+        return [(log_probs, steps * OUTPUTS_PER_STEP) for log_probs in found]
+
+    def _symbols(self, x: Tensor) -> Tensor:
+        """(b, m, c) -> (b, 2 m, v) log-probabilities."""
+        x = self.head(self.norm(x)).float()
+        return x.reshape(len(x), -1, self.symbols).log_softmax(-1)
+
+    def hidden(
+        self, mel: Tensor, lengths: Tensor, blocks: int | None = None, guesses: list[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What the network makes of a mel (see `forward`) after so many blocks, all of them by default.
+
+        Returns ((b, m, c), lengths (b,) in steps of four mel frames); guesses gains the symbols passed on.
+        """
         x = standardise(mel, lengths)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = convolution(x.transpose(1, 2)).transpose(1, 2)  # (b, n, c) -> (b, c, n) and back
             lengths = (lengths + 1) // 2
             mask = _mask(lengths, x.shape[1])[:, :, None]
             x = nn.functional.gelu(norm(x)) * mask
-        for block in self.blocks:
+        for number, block in enumerate(self.blocks[:blocks], start=1):
             x = block(x, mask)
-        x = self.head(self.norm(x)).float()
-        log_probs = x.reshape(len(x), -1, self.symbols).log_softmax(-1)  # (b, m, 2 v) -> (b, 2 m, v)
-        return log_probs, lengths * OUTPUTS_PER_STEP
+            if number % REREAD_EVERY == 0 and number < len(self.blocks):
+                guess = self._symbols(x)
+                if guesses is not None:
+                    guesses.append(guess)
+                x = (
+                    x + self.reread(guess.exp().reshape(*x.shape[:2], -1))
+                ) * mask  # (b, 2 m, v) -> (b, m, c)
+        return x, lengths
 
     def encode(self, text: str) -> list[int]:
         """Symbols of a text, after `normalise`."""
@@ -112,7 +144,11 @@ class CTCRecognizer(nn.Module):
 
 
 class Block(nn.Module):
-    """A ConvNeXt block in time: depthwise convolution over 0.6 s, then two linear layers, added to the input."""
+    """A ConvNeXt block in time: depthwise convolution over 0.6 s, then two linear layers, added to the input.
+
+    A gate per channel, from the mean over the whole row, adapts the block to voice and room (squeeze and
+    excitation, as ContextNet uses it; Han et al., 2020).
+    """
 
     def __init__(self, channels: int, hidden: int, kernel: int = 15):
         super().__init__()
@@ -120,13 +156,19 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.widen = nn.Linear(channels, hidden)
         self.narrow = nn.Linear(hidden, channels)
+        self.squeeze = nn.Linear(channels, channels // 8)
+        self.excite = nn.Linear(channels // 8, channels)
+        nn.init.zeros_(self.excite.weight)
+        nn.init.zeros_(self.excite.bias)
         self.dropout = nn.Dropout(0.1)
         self.scale = nn.Parameter(torch.full((channels,), 0.3))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (b, m, c), mask (b, m, 1) true inside each row -> (b, m, c), zero in the padding."""
-        y = self._convolve(x)
-        y = self.narrow(nn.functional.gelu(self.widen(self.norm(y))))
+        y = self.norm(self._convolve(x))
+        mean = (y * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+        gate = 2 * torch.sigmoid(self.excite(nn.functional.silu(self.squeeze(mean))))
+        y = self.narrow(nn.functional.gelu(self.widen(y * gate)))
         return (x + self.scale * self.dropout(y)) * mask
 
     def _convolve(self, x: Tensor) -> Tensor:

@@ -68,6 +68,20 @@ def test_padding_does_not_reach_the_output(reader):
     torch.testing.assert_close(beside[:1, :length], alone, atol=1e-5, rtol=1e-5)
 
 
+def test_guesses_end_with_the_output_and_feed_what_follows():
+    reader = recognizer.build(Recognizer(channels=32, hidden=32, layers=4)).eval()
+    mel, lengths = torch.randn(2, 80, 100), torch.tensor([80, 47])
+    with torch.no_grad():
+        guesses = reader.guesses(mel, lengths)
+        torch.testing.assert_close(guesses[-1][0], reader(mel, lengths)[0])
+        assert len(guesses) == 2  # after two blocks of four, and at the end
+        assert all(guess.exp().sum(-1).allclose(torch.ones(())) for guess, _ in guesses)
+        reader.reread.weight.normal_()
+        again = reader.guesses(mel, lengths)
+    torch.testing.assert_close(again[0][0], guesses[0][0])
+    assert not torch.allclose(again[-1][0], guesses[-1][0])
+
+
 def test_recogniser_size_and_output_rate():
     model = recognizer.build(MINI.recognizer)
     assert sum(p.numel() for p in model.parameters()) <= 3_000_000

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pvlib import config, hub, paths
+from pvlib import config, hub, paths, recognizer
 from pvlib.training import backbone as trainer
 from pvlib.training.common import TrainingError, batches_by_length
 from pvlib.world.corpus import open_split
@@ -15,8 +15,16 @@ from pvlib.world.corpus import open_split
 SMALL = replace(config.Backbone(), dim=32, depth=1, heads=1, dim_head=32, text_dim=16, conv_layers=1)
 
 
+EARS = config.Recognizer(channels=16, hidden=16, layers=2)
+
+
 def profile(conditioning: str = "durations") -> config.Profile:
-    return replace(config.MINI, backbone=replace(SMALL, text_conditioning=conditioning))
+    return replace(config.MINI, backbone=replace(SMALL, text_conditioning=conditioning), recognizer=EARS)
+
+
+@pytest.fixture(autouse=True)
+def ears(toy_corpus):
+    hub.save_weights("recognizer", profile(), recognizer.build(EARS).state_dict(), {"steps": 0})
 
 
 def train(steps: int, **options) -> dict[str, torch.Tensor]:
@@ -45,7 +53,7 @@ def test_it_learns_and_its_weights_load(toy_corpus):
     first, then = f"pvlib train backbone --steps 1 {threads}", f"pvlib train backbone --steps 60 {threads}"
     assert after["command"] == f"{first}; from step 1: {then}"
     log = hub.weights_path("backbone", profile()).with_name("backbone.log.csv").read_text().splitlines()
-    assert log[0] == "step,seconds,loss,norm,frames" and [line.split(",")[0] for line in log[1:]] == [
+    assert log[0] == "step,seconds,loss,hearing,norm,frames" and [line.split(",")[0] for line in log[1:]] == [
         "25",
         "50",
     ]
@@ -147,3 +155,60 @@ def test_sway_puts_more_times_where_there_is_mostly_noise(monkeypatch):
     mel = torch.zeros(4000, 2, cfm.num_channels)
     trainer.flow_loss(cfm, mel, torch.zeros(4000, 1, dtype=torch.long), torch.full((4000,), 2))
     assert float((seen[0] < 0.15).float().mean()) == pytest.approx(2 * math.acos(0.85) / math.pi, abs=0.03)
+
+
+def test_without_a_recogniser_it_says_so(toy_corpus):
+    hub.weights_path("recognizer", profile()).unlink()
+    with pytest.raises(hub.WeightsError, match="recognizer"):
+        trainer.train(profile(), steps=1)
+
+
+def hearing() -> tuple[trainer.backbone.Backbone, trainer.Hearing, tuple[torch.Tensor, ...]]:
+    torch.manual_seed(3)
+    model = trainer.backbone.build(replace(SMALL, depth=2))
+    module = trainer.Hearing(model, hub.load_recognizer(profile(), torch.device("cpu")))
+    frames = torch.tensor([41, 30])
+    mel = torch.randn(2, 41, 100)
+    mel[1, 30:] = 0.0
+    tokens = model.cfm.tokens(frames)
+    text = model.encode(["red fox", "fox"])
+    with model.aligned(model.transformer.text_embed.align(text, tokens, 21)):
+        loss = trainer.flow_loss(model.cfm, model.cfm.stacked(mel), text, tokens)
+    return model, module, (mel, frames, tokens, loss)
+
+
+def test_hearing_reaches_the_first_half_of_the_backbone_and_leaves_the_recogniser():
+    model, module, (mel, frames, tokens, _) = hearing()
+    before = [p.clone() for p in module._ears[0].parameters()]
+    module(mel, frames, tokens).backward()
+    moved = [block.attn_norm.linear.weight.grad for block in model.transformer.transformer_blocks]
+    assert moved[0].abs().max() > 0 and moved[1] is None
+    assert all(
+        torch.equal(a, b) and b.grad is None
+        for a, b in zip(before, module._ears[0].parameters(), strict=True)
+    )
+    assert not any("ears" in key for key in module.state_dict())
+
+
+def test_hearing_is_content_with_the_recognisers_own_features():
+    _, module, (mel, frames, tokens, _) = hearing()
+    ears = module._ears[0]
+    inside, steps = ears.hidden(mel, frames, 1)
+    rows = torch.cat([inside[0, : steps[0]], inside[1, : steps[1]]])
+    inside = (inside - rows.mean(0)) / rows.std(0)
+    stretched = torch.stack(
+        [inside[:, (2 * t + 1) // 4] for t in range(21)], 1
+    )  # two frames a token, four a step
+    module.project = torch.nn.Module()
+    module.project.forward = lambda made: stretched * 3.0
+    assert module(mel, frames, tokens) < 1e-6
+
+
+def test_every_parameter_has_one_optimiser():
+    model, module, _ = hearing()
+    muon, adam = trainer.optimisers(model, module)
+    taken = [id(p) for o in (muon, adam) for g in o.param_groups for p in g["params"]]
+    assert sorted(taken) == sorted(id(p) for p in (*model.parameters(), *module.parameters()))
+    assert (
+        len(muon.param_groups[0]["params"]) == 2 * 6
+    )  # q, k, v, out and two of the feed-forward, in two blocks

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from f5_tts.model.utils import lens_to_mask, mask_from_frac_lengths
 from scipy.optimize import nnls
-from torch import Tensor
+from torch import Tensor, nn
 
 from pvlib import alignment, backbone, hub
 from pvlib.audio import HOP_LENGTH, SAMPLE_RATE
 from pvlib.config import MINI, Profile
+from pvlib.recognizer import CTCRecognizer
 from pvlib.training import listening, machine
 from pvlib.training.attention import RowAttention
 from pvlib.training.common import Ema, Run, autocast, batches_by_length, default_device
@@ -33,6 +34,7 @@ FRAMES_PER_STEP = 5_000
 PEAK_RATE, WARM_UP_STEPS, FALL = 8e-4, 300, 0.2
 FORETOLD_SHARE = 0.2
 SWAY = -1.0  # of the training times, as of the sampler's
+HEARING_DEPTH, HEARING_WEIGHT = 0.5, 0.5  # which block, of the DiT and of the recogniser; share in the loss
 EVALUATE_EVERY = 1000
 SEED = 1
 NAME = "backbone"
@@ -71,6 +73,39 @@ def learning_rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARM_UP_STEPS, max(0.0, (steps - step) / max(1.0, FALL * steps)))
 
 
+class Hearing(nn.Module):
+    """Representation alignment: a middle block of the DiT should know what the recogniser hears in the true speech.
+
+    Flow matching alone learns slowly what sounds where, since most of its loss is detail that nobody can foretell.
+    Two linear layers lead from the block's tokens to the recogniser's own inner features of the clean mel, and
+    one minus their cosine joins the loss (Yu et al., 2024, "REPA"; Choi et al., 2025, for text to speech). The
+    recogniser stays as it is and hears recordings only, never what the backbone makes; the layers are not exported.
+    """
+
+    def __init__(self, model: backbone.Backbone, ears: CTCRecognizer):
+        super().__init__()
+        dim, channels = model.settings.dim, ears.config.channels
+        self.project = nn.Sequential(nn.Linear(dim, 2 * dim), nn.SiLU(), nn.Linear(2 * dim, channels))
+        self._ears = (ears.eval().requires_grad_(False),)  # in a tuple: no part of this module's state
+        self._stack = model.settings.stack
+        self._seen: list[Tensor] = []
+        block = model.transformer.transformer_blocks[math.ceil(HEARING_DEPTH * model.settings.depth) - 1]
+        block.register_forward_hook(lambda module, given, made: self._seen.append(made))
+
+    def forward(self, mel: Tensor, frames: Tensor, tokens: Tensor) -> Tensor:
+        """The loss for the DiT pass just made. mel: (b, m, 100) clean, not stacked; frames, tokens: (b,) lengths."""
+        made = self.project(self._seen.pop())  # (b, n, c)
+        (ears,) = self._ears
+        with torch.no_grad():
+            heard, steps = ears.hidden(mel, frames, math.ceil(HEARING_DEPTH * len(ears.blocks)))
+            valid = lens_to_mask(steps, length=heard.shape[1])
+            heard = (heard - heard[valid].mean(0)) / heard[valid].std(0).clamp(min=1e-3)
+            at = (torch.arange(made.shape[1], device=mel.device) * self._stack + self._stack // 2) // 4
+            heard = heard[:, at.clamp(max=heard.shape[1] - 1)]
+        likeness = nn.functional.cosine_similarity(made.float(), heard.float(), dim=-1)
+        return 1 - likeness[lens_to_mask(tokens, length=made.shape[1])].mean()
+
+
 def flow_loss(
     cfm: backbone.CompanionCFM, mel: Tensor, text: Tensor, tokens: Tensor, sway_coef: float | None = SWAY
 ) -> Tensor:
@@ -101,6 +136,24 @@ def flow_loss(
     return (made - (mel - noise)).square()[hidden].mean()
 
 
+def optimisers(model: backbone.Backbone, hearing: Hearing) -> tuple[torch.optim.Muon, torch.optim.AdamW]:
+    """Muon for the matrices of attention and feed-forward, AdamW for everything else.
+
+    Muon (Jordan et al., 2024) makes a matrix' step orthogonal; scaled to AdamW's usual size, both share a rate.
+    """
+    matrices = [
+        parameter
+        for name, parameter in model.transformer.transformer_blocks.named_parameters()
+        if parameter.ndim == 2 and "attn_norm" not in name
+    ]
+    taken = {id(parameter) for parameter in matrices}
+    others = [p for p in (*model.parameters(), *hearing.parameters()) if id(p) not in taken]
+    return (
+        torch.optim.Muon(matrices, lr=PEAK_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True),
+    )
+
+
 class Rows:
     """Training rows: mel, vocabulary indices and alignment, by number."""
 
@@ -128,13 +181,13 @@ class Rows:
     def batch(
         self, indices: list[int], generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Stacked mel (b, n, d), text (b, nt), tokens (b,), alignment (b, n) or None for the padded conditioning."""
+        """Mel (b, m, 100), its frames (b,), text (b, nt), alignment (b, n) or None for the padded conditioning."""
         model = self.model
         mel, frames = pad([self.cache.mel(i) for i in indices])
         tokens = model.cfm.tokens(frames)
         text = model.encode([self.corpus.table.text.iat[i] for i in indices])
         if model.settings.text_conditioning != "durations":
-            return model.cfm.stacked(mel), text, tokens, None
+            return mel, frames, text, None
         n = int(tokens.max())
         index = model.transformer.text_embed.align(text.cpu(), tokens, n)
         true = torch.rand(len(indices), generator=generator) >= FORETOLD_SHARE
@@ -142,7 +195,7 @@ class Rows:
             if true[row]:
                 index[row] = -1
                 index[row, : tokens[row]] = self._alignment(i)
-        return model.cfm.stacked(mel), text, tokens, index
+        return mel, frames, text, index
 
 
 def train(
@@ -155,7 +208,10 @@ def train(
     limit: int | None = None,
     export_only: bool = False,
 ) -> None:
-    """Train the backbone, or go on where the last run stopped, and export its averaged weights."""
+    """Train the backbone, or go on where the last run stopped, and export its averaged weights.
+
+    Raises WeightsError without a trained recogniser, which it learns to foretell (`Hearing`).
+    """
     if export_only:
         export(profile)
         return
@@ -168,11 +224,11 @@ def train(
         model.transformer.text_embed.expected.copy_(expected_seconds(open_split("train"), model.vocabulary))
     rows = Rows("train", model, limit)
     model.to(device)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-    )
+    hearing = Hearing(model, hub.load_recognizer(profile, device)).to(device)
+    muon, adam = optimisers(model, hearing)
     ema = Ema(model)
-    run = Run(NAME, {"model": model, "optimiser": optimiser, "ema": ema}, config=profile.backbone)
+    parts = {"model": model, "hearing": hearing, "muon": muon, "adam": adam, "ema": ema}
+    run = Run(NAME, parts, config=profile.backbone)
     run.resume()
     if device.type == "cpu":
         for block in model.transformer.transformer_blocks:
@@ -184,18 +240,21 @@ def train(
         torch.manual_seed(SEED + 1000 * number)  # noise, times and spans follow from the step alone,
         random.seed(number)  # so that a run taken up again is the run it would have been
         generator = torch.Generator().manual_seed(number)
-        mel, text, tokens, index = rows.batch(next(batches), generator)
-        mel, text, tokens = mel.to(device), text.to(device), tokens.to(device)
-        for group in optimiser.param_groups:
-            group["lr"] = PEAK_RATE * learning_rate(number, steps)
+        mel, frames, text, index = rows.batch(next(batches), generator)
+        mel, frames, text = mel.to(device), frames.to(device), text.to(device)
+        tokens = model.cfm.tokens(frames)
         with model.aligned(None if index is None else index.to(device)), autocast(device):
-            loss = flow_loss(model.cfm, mel, text, tokens)
-        loss.backward()
+            loss = flow_loss(model.cfm, model.cfm.stacked(mel), text, tokens)
+            unlike = hearing(mel, frames, tokens)
+        (loss + HEARING_WEIGHT * unlike).backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        for optimiser in (muon, adam):
+            for group in optimiser.param_groups:
+                group["lr"] = PEAK_RATE * learning_rate(number, steps)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         ema.update()
-        return {"loss": loss.detach(), "norm": norm, "frames": tokens.sum() * profile.backbone.stack}
+        return {"loss": loss.detach(), "hearing": unlike.detach(), "norm": norm, "frames": frames.sum()}
 
     run.loop(
         step,
@@ -211,7 +270,8 @@ def averaged(profile: Profile = MINI) -> tuple[backbone.Backbone, Run]:
     """The averaged weights of the run so far, for looking at samples while it trains."""
     model = backbone.build(profile.backbone)
     ema = Ema(model)
-    parts = {"model": copy.deepcopy(model), "optimiser": _Ignored(), "ema": ema}
+    ignored = {name: _Ignored() for name in ("hearing", "muon", "adam")}
+    parts = {"model": copy.deepcopy(model), "ema": ema} | ignored
     run = Run(NAME, parts, config=profile.backbone)
     run.resume()
     model.load_state_dict(ema.shadow)
@@ -219,7 +279,7 @@ def averaged(profile: Profile = MINI) -> tuple[backbone.Backbone, Run]:
 
 
 class _Ignored:
-    """A part of the state that looking does not need."""
+    """Parts of the state that looking does not need."""
 
     def load_state_dict(self, state: dict) -> None:
         """Nothing to take back."""
@@ -262,7 +322,8 @@ def dev_loss(model: backbone.Backbone, batches: int = 12) -> float:
         random.seed(SEED)
         losses = []
         for number in range(batches):
-            mel, text, tokens, index = rows.batch(next(order), torch.Generator().manual_seed(number))
+            mel, frames, text, index = rows.batch(next(order), torch.Generator().manual_seed(number))
             with model.aligned(index), autocast(torch.device("cpu")):
-                losses.append(float(flow_loss(model.cfm, mel, text, tokens)))
+                stacked, tokens = model.cfm.stacked(mel), model.cfm.tokens(frames)
+                losses.append(float(flow_loss(model.cfm, stacked, text, tokens)))
     return sum(losses) / len(losses)

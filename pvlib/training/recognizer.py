@@ -27,7 +27,9 @@ BATCH_FRAMES = 7_000  # padded mel frames of one batch, 75 s
 MAX_ROWS = 128
 PEAK_RATE = 2e-3
 WARMUP = 150
-CLEAN_SHARE = 0.3  # share of batches left as they are
+CLEAN_SHARE = 0.15  # share of batches left as they are
+GUESS_SHARE = 0.3  # share of the loss on the guesses between the blocks
+GAPS_PER_SECOND, LONGEST_GAP = 0.8, 20  # missing moments: how many at most, how many frames
 PIECE_SHARE = 0.45  # share of batches made of short pieces
 FIRST_STEPS = 400  # before them nearly all batches are short pieces: CTC finds its alignments sooner
 FIRST_PIECE_SHARE = 0.9
@@ -81,9 +83,11 @@ def train(
         model.train()
         optimizer.zero_grad(set_to_none=True)
         with autocast(device):
-            log_probs, out_lengths = model(mel, frames)
-        loss = ctc_loss(log_probs, out_lengths, [model.encode(s) for s in sentences])
-        loss.backward()
+            *between, last = model.guesses(mel, frames)
+        symbols = [model.encode(s) for s in sentences]
+        loss = ctc_loss(*last, symbols)
+        early = sum(ctc_loss(*guess, symbols) for guess in between) / max(1, len(between))
+        ((1 - GUESS_SHARE) * loss + GUESS_SHARE * early).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         ema.update()
@@ -170,9 +174,10 @@ def augment(mel: Tensor, lengths: Tensor, rng: np.random.Generator) -> tuple[Ten
     mean = mel.mean((1, 2), keepdim=True)
     band, moment = torch.arange(bands, device=mel.device), torch.arange(n, device=mel.device)
     for _ in range(2):
-        at, width = uniform(0, bands, b, 1), uniform(0, 20, b, 1)
+        at, width = uniform(0, bands, b, 1), uniform(0, 24, b, 1)
         mel = torch.where(((band >= at) & (band < at + width))[:, None, :], mean, mel)
-        at, width = uniform(0, 1, b, 1) * lengths[:, None], uniform(0, 16, b, 1)
+    for _ in range(1 + int(rng.integers(0, 1 + int(GAPS_PER_SECOND * n / FRAME_RATE)))):
+        at, width = uniform(0, 1, b, 1) * lengths[:, None], uniform(0, LONGEST_GAP, b, 1)
         mel = torch.where(((moment >= at) & (moment < at + width))[:, :, None], mean, mel)
     return mel, lengths
 

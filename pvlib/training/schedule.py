@@ -12,21 +12,26 @@ from pvlib.training.common import Run
 class Schedule:
     """Warm-up and cosine over `steps`, shortened to fit a time budget.
 
-    The cosine follows the larger of the two shares, steps done and seconds spent, so that a run stopped by
-    its budget still ends at the floor. A resumed run continues on the cosine of its new total.
+    The cosine follows the steps, or hurries so that the seconds of this call end at the floor. A resumed run
+    continues on the cosine of its new total.
     """
 
     def __init__(
         self, run: Run, *, steps: int, minutes: float | None, peak: float, warmup: int, floor: float = 0.01
     ):
         self.run, self.steps, self.peak, self.warmup, self.floor = run, steps, peak, warmup, floor
-        self.budget = None if minutes is None else run.seconds + 60 * minutes
+        self.began = run.seconds, min(1.0, run.step / steps)
+        self.budget = None if minutes is None else 60 * minutes
 
     @property
     def progress(self) -> float:
         """Share of the run that is done, 0 to 1."""
-        by_time = 0.0 if self.budget is None else self.run.seconds / self.budget
-        return min(1.0, max(self.run.step / self.steps, by_time))
+        by_steps = self.run.step / self.steps
+        if self.budget is None:
+            return min(1.0, by_steps)
+        seconds, share = self.began
+        by_time = share + (1 - share) * (self.run.seconds - seconds) / self.budget
+        return min(1.0, max(by_steps, by_time))
 
     def rate(self) -> float:
         """Learning rate of the next step."""
