@@ -19,6 +19,7 @@ from pvlib.study import manifest as manifests
 from pvlib.study import measure, provenance, reported, rtf, tables, verify, world_figures
 from pvlib.study import rows as row_files
 from pvlib.study import statistics as stats
+from pvlib.study.examples import mel_distance
 from pvlib.study.manifest import ManifestError, bucket_of
 from pvlib.study.rows import RowsError
 from pvlib.systems.base import Result
@@ -662,10 +663,10 @@ def test_trials_are_scored_by_the_embeddings_of_their_utterances():
         world_figures.trial_eer(trials, list("abc"), voices, voices)
 
 
-def test_mel_error_is_a_logarithm_of_loudness():
+def test_mel_distance_is_a_logarithm_of_loudness():
     noise = 0.1 * np.random.default_rng(0).normal(size=24_000).astype(np.float32)
-    assert world_figures.mel_error(noise, noise[:20_000]) < 0.01  # only the last frames feel the cut
-    assert world_figures.mel_error(noise, noise / 2) == pytest.approx(np.log(2), abs=1e-3)
+    assert mel_distance(noise, noise[:20_000]) < 0.01  # only the last frames feel the cut
+    assert mel_distance(noise, noise / 2) == pytest.approx(np.log(2), abs=1e-3)
 
 
 def test_figures_are_held_against_their_targets():

@@ -25,6 +25,7 @@ from pvlib.metrics.judges import ENCODERS
 from pvlib.metrics.secs import cosine
 from pvlib.study import manifest as manifests
 from pvlib.study.evaluate import shared_judges
+from pvlib.study.examples import mel_distance
 from pvlib.study.manifest import ManifestError
 from pvlib.study.rows import write_text
 from pvlib.systems.fingerprint import digest, fingerprint
@@ -195,13 +196,6 @@ def trial_eer(
     return equal_error_rate(cosine(a, b), trials["label"].to_numpy(dtype=int))
 
 
-def mel_error(wave: np.ndarray, copy: np.ndarray) -> float:
-    """Mean absolute difference of two waveforms' log-mels over the frames that both have."""
-    a, b = (audio.mel(torch.from_numpy(np.ascontiguousarray(w)))[0] for w in (wave, copy))
-    n = min(a.shape[-1], b.shape[-1])
-    return float((a[:, :n] - b[:, :n]).abs().mean())
-
-
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """A committed list with the columns named. Raises ManifestError."""
     try:
@@ -232,8 +226,8 @@ def _quality(
     for wave, copy in tqdm(pairs, desc="sound quality", disable=not progress):
         mel = audio.mel(torch.from_numpy(np.ascontiguousarray(wave)))
         classic = np.asarray(griffin_lim(mel)[0], dtype=np.float32)
-        found["vocoder_mel_error"].append(mel_error(wave, copy))
-        found["griffin_lim_mel_error"].append(mel_error(wave, classic))
+        found["vocoder_mel_error"].append(mel_distance(wave, copy))
+        found["griffin_lim_mel_error"].append(mel_distance(wave, classic))
         found["ground_truth_dnsmos"].append(dnsmos.overall(wave))
         found["vocoder_dnsmos"].append(dnsmos.overall(copy))
         found["griffin_lim_dnsmos"].append(dnsmos.overall(classic))

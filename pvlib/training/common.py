@@ -30,11 +30,8 @@ def default_device() -> torch.device:
 
 
 def autocast(device: torch.device, enabled: bool = True) -> torch.autocast:
-    """bf16 autocast where the hardware multiplies bf16 (GPU, or a CPU with AVX512-BF16 or AMX), else none."""
-    if device.type == "cuda":
-        capable = torch.cuda.is_bf16_supported()
-    else:
-        capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    """bf16 autocast where the hardware multiplies bf16 (`hub.precision`), else none."""
+    capable = hub.precision(device) == torch.bfloat16
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled and capable)
 
 
