@@ -194,6 +194,20 @@ class Folding:
 
 
 @dataclass(frozen=True)
+class Adapters:
+    """OES, FiLM and the emotion's embedding (`pvlib.adapters`); `blocks` of the DiT are tuned and modulated."""
+
+    speaker_dim: int = 192
+    environment_dim: int = 32
+    env_scale_init: float = 0.1
+    persona_dim: int = 64
+    style_dim: int = 64
+    emotion_dim: int = 64
+    film_width: int = 128
+    blocks: int = 2
+
+
+@dataclass(frozen=True)
 class AttentionLimits:
     """From when on an alignment counts as failed (`systems.sv2tts.attention.failures`)."""
 
@@ -230,6 +244,7 @@ class Profile:
     vocoder: Vocoder = field(default_factory=Vocoder)
     speaker_encoder: SpeakerEncoder = field(default_factory=SpeakerEncoder)
     recognizer: Recognizer = field(default_factory=Recognizer)
+    adapters: Adapters = field(default_factory=Adapters)
     sv2tts_encoder: GE2ENetwork = field(default_factory=GE2ENetwork)
     sv2tts_synthesizer: Synthesizer = field(default_factory=Synthesizer)
     sv2tts_vocoder: WaveRNN = field(default_factory=WaveRNN)

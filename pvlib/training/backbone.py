@@ -73,6 +73,11 @@ def learning_rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARM_UP_STEPS, max(0.0, (steps - step) / max(1.0, FALL * steps)))
 
 
+def drops(cfm: backbone.CompanionCFM) -> tuple[bool, bool]:
+    """Whether this batch goes without its visible sound, and whether without any condition."""
+    return random.random() < cfm.audio_drop_prob, random.random() < cfm.cond_drop_prob
+
+
 class Hearing(nn.Module):
     """Representation alignment: a middle block of the DiT should know what the recogniser hears in the true speech.
 
@@ -107,23 +112,31 @@ class Hearing(nn.Module):
 
 
 def flow_loss(
-    cfm: backbone.CompanionCFM, mel: Tensor, text: Tensor, tokens: Tensor, sway_coef: float | None = SWAY
+    cfm: backbone.CompanionCFM,
+    mel: Tensor,
+    text: Tensor,
+    tokens: Tensor,
+    sway_coef: float | None = SWAY,
+    hidden: Tensor | None = None,
+    dropped: tuple[bool, bool] | None = None,
 ) -> Tensor:
     """The loss of the official `CFM.forward` on its own random numbers, with the times swayed; None: not swayed.
 
-    mel: (b, n, d) stacked; text: (b, nt) vocabulary indices; tokens: (b,) lengths. Uniform times are right for
-    unit variance; log-mels vary more, and their content shows through the noise before a fifth of the way is gone.
+    mel: (b, n, d) stacked; text: (b, nt) vocabulary indices; tokens: (b,) lengths. hidden: (b, n) what is to be made,
+    by default a random span; dropped: whether the visible sound, and whether everything, is dropped, by default drawn.
+    Uniform times are right for unit variance; log-mels vary more, and their content shows through the noise before a
+    fifth of the way is gone.
     """
     mask = lens_to_mask(tokens, length=mel.shape[1])
-    share = torch.zeros(len(mel), device=mel.device).uniform_(*cfm.frac_lengths_mask)
-    hidden = mask_from_frac_lengths(tokens, share) & mask
+    if hidden is None:
+        share = torch.zeros(len(mel), device=mel.device).uniform_(*cfm.frac_lengths_mask)
+        hidden = mask_from_frac_lengths(tokens, share) & mask
     noise = torch.randn_like(mel)
     times = torch.rand(len(mel), device=mel.device)
     if sway_coef is not None:
         times = times + sway_coef * (torch.cos(math.pi / 2 * times) - 1 + times)
     t = times[:, None, None]
-    drop_clip = random.random() < cfm.audio_drop_prob
-    drop_all = random.random() < cfm.cond_drop_prob
+    drop_clip, drop_all = drops(cfm) if dropped is None else dropped
     made = cfm.transformer(
         x=(1 - t) * noise + t * mel,
         cond=mel.masked_fill(hidden.unsqueeze(-1), 0.0),
@@ -162,7 +175,8 @@ class Rows:
         self.lengths = self.cache.lengths[:limit]
         self._alignments: dict[int, Tensor] = {}
 
-    def _alignment(self, i: int) -> Tensor:
+    def alignment(self, i: int) -> Tensor:
+        """The true alignment of utterance i: (tokens,) positions in its text."""
         if i not in self._alignments:
             weight = {c: float(self.seconds[k + 1]) for c, k in self.model.vocabulary.items()}
             stack = self.model.settings.stack
@@ -194,7 +208,7 @@ class Rows:
         for row, i in enumerate(indices):
             if true[row]:
                 index[row] = -1
-                index[row, : tokens[row]] = self._alignment(i)
+                index[row, : tokens[row]] = self.alignment(i)
         return mel, frames, text, index
 
 
