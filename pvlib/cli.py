@@ -330,6 +330,43 @@ def verify(arguments: argparse.Namespace) -> None:
 
 
 @command(
+    "audit",
+    argument(
+        "--reference", required=True, type=Path, metavar="DIR", help="a checkout of the paper's repository"
+    ),
+    argument("--csv", type=Path, metavar="FILE", help="write the table, every figure with all its digits"),
+    JSON,
+    examples="pvlib audit --reference ../PersonaVoice\npvlib audit --reference ../PersonaVoice --csv audit.csv",
+)
+def audit(arguments: argparse.Namespace) -> None:
+    """Hold the paper's printed numbers against its own per-sample results. Reads three files under DIR/results of a
+    checkout that you have (eval_200_samples.json, baseline_external_200.json, ablation_200_samples.json) and computes
+    SECS, WER, CFR and RTF by length of text again, and the ablation's paired t-tests with Holm's correction. Each
+    figure stands beside the printed number, with the claims of the ledger (data/claims.yaml) that rest on it. Numbers
+    that disagree are a result: the exit status is 0. Nothing of DIR is changed or kept."""
+    folder, csv = arguments.reference, arguments.csv
+    from pvlib.study import audit as study
+    from pvlib.study import released
+    from pvlib.study.rows import write_text
+
+    if csv and any(_same_file(csv, folder / file) for file in released.FILES):
+        raise CommandError(f"--csv {csv} is one of the files to be audited; choose another name")
+    found = study.audit(folder)
+    if csv:
+        write_text(csv, found.figures.to_csv(index=False))
+    facts = {
+        "reference": str(folder),
+        "figures": found.figures.to_dict("records"),
+        "summary": study.summary(found),
+    }
+    _show(facts, study.text(found), arguments.json)
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+@command(
     "train",
     argument(
         "name", type=_model, choices=(*TRAINABLE, "all"), help="which model, or the four of `mini` in turn"
