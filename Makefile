@@ -6,6 +6,7 @@ PROFILE   ?= mini
 SAMPLES   ?=
 RECORD    ?=
 ONLY      ?=
+JOBS      ?=
 PYTHON    ?=
 BIN       := $(VENV)/bin
 BUILD     := $(or $(PVLIB_BUILD),build)
@@ -20,6 +21,7 @@ help:
 	@echo "     PROFILE=mini|paper      which configuration and weights      (mini)"
 	@echo "     SAMPLES=40              utterances of the test set           (the profile's own)"
 	@echo "     ONLY=06                 one notebook alone"
+	@echo "     JOBS=2                  processes that share the synthesis   (1)"
 	@echo "     RECORD=1                refresh the committed rows, figures and notebooks"
 	@echo "make test                    lint, format check and tests"
 	@echo "make lab                     the notebooks in JupyterLab"
@@ -30,7 +32,7 @@ help:
 
 reproduce: $(INSTALLED)
 	@$(BIN)/pvlib reproduce --profile $(PROFILE) $(if $(SAMPLES),--samples $(SAMPLES)) \
-		$(if $(ONLY),--only $(ONLY)) $(if $(RECORD),--record)
+		$(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(RECORD),--record)
 
 test: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pvlib import __version__
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pvlib.config import Profile
 
 SV2TTS = ("sv2tts-encoder", "sv2tts-synthesizer", "sv2tts-vocoder")
@@ -167,6 +169,13 @@ PROFILE = argument(
 SAMPLES = argument(
     "--samples", type=_positive, metavar="N", help="utterances, stratified (default: the profile's)"
 )
+JOBS = argument(
+    "--jobs",
+    type=_positive,
+    default=1,
+    metavar="N",
+    help="processes that share the synthesis, each with its part of the cores (default: 1)",
+)
 JSON = argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -256,22 +265,27 @@ def _check_output(path: Path, reference: Path) -> None:
     "reproduce",
     PROFILE,
     SAMPLES,
+    JOBS,
     argument("--only", metavar="NN", help="one notebook by its number, such as 06"),
     argument(
         "--record",
         action="store_true",
         help="refresh the committed rows, figures, notebooks and README results",
     ),
-    examples="pvlib reproduce\npvlib reproduce --samples 200 --record\npvlib reproduce --only 06",
+    examples="pvlib reproduce\npvlib reproduce --samples 200 --jobs 2 --record\npvlib reproduce --only 06",
 )
 def reproduce(arguments: argparse.Namespace) -> None:
     """Run the study and write an HTML report. Executes the notebooks, which synthesise, measure, tabulate and draw. An
     interrupted run goes on where it stopped."""
+    if _launched():
+        raise CommandError(
+            "torchrun and accelerate start `pvlib evaluate`, not `reproduce`, which then finds the rows; or use --jobs"
+        )
     profile = _profile(arguments.profile)
     _check_samples(arguments.samples, profile)
     from pvlib.study import reproduce as study
 
-    print(study.reproduce(profile.name, arguments.samples, arguments.record, arguments.only))
+    print(study.reproduce(profile.name, arguments.samples, arguments.record, arguments.only, arguments.jobs))
 
 
 @command(
@@ -285,26 +299,57 @@ def reproduce(arguments: argparse.Namespace) -> None:
     ),
     PROFILE,
     SAMPLES,
+    JOBS,
     JSON,
-    examples="pvlib evaluate --system personavoice personavoice@steps=8 --samples 20\npvlib evaluate --json",
+    examples="pvlib evaluate --system personavoice personavoice@steps=8 --samples 20\npvlib evaluate --jobs 2 --json\n"
+    "torchrun --nproc-per-node 8 -m pvlib evaluate --profile paper\n"
+    "accelerate launch --multi_gpu --num_processes 8 -m pvlib evaluate --profile paper",
 )
 def evaluate(arguments: argparse.Namespace) -> None:
     """Synthesise and measure systems, and print the key-results table. Finished rows are kept and not computed again.
-    With --json one row per utterance is printed, a JSON object per line."""
+    With --json one row per utterance is printed, a JSON object per line. With --jobs, or started by torchrun or
+    accelerate, several processes share the batches, each on its own GPU where there is one, and the first prints; an
+    error in one ends all, and the same command goes on from the finished rows. Several hosts need the same checkout and
+    one shared folder, named by PVLIB_BUILD."""
     profile = _profile(arguments.profile)
     _check_samples(arguments.samples, profile)
+    if (launched := _launched()) and arguments.jobs > 1:
+        raise CommandError("--jobs starts processes itself; leave it out under torchrun or accelerate")
     from pvlib import systems
-    from pvlib.study import evaluate as study
-    from pvlib.study import tables
 
     names = arguments.system or systems.NAMES
     for name in names:
         systems.create(name, profile)  # reads no weights: a wrong name is told at once
-    rows = study.evaluate(profile, names, arguments.samples)
-    if arguments.json:
+    if arguments.jobs > 1:
+        from pvlib.study import launch
+
+        launch.evaluate(arguments.jobs, profile.name, names, arguments.samples, as_json=arguments.json)
+    elif launched:
+        from pvlib.study import evaluate as study
+        from pvlib.study import ranks
+
+        with ranks.join() as shared:
+            rows = study.evaluate(profile, names, arguments.samples, ranks=shared)
+        if shared.first:
+            _show_rows(rows, arguments.json)
+    else:
+        from pvlib.study import evaluate as study
+
+        _show_rows(study.evaluate(profile, names, arguments.samples), arguments.json)
+
+
+def _show_rows(rows: pd.DataFrame, as_json: bool) -> None:
+    from pvlib.study import tables
+
+    if as_json:
         print(rows.to_json(orient="records", lines=True).strip())
     else:
         print(tables.markdown(tables.key_results(rows)))
+
+
+def _launched() -> bool:
+    """Whether a launcher such as torchrun started this process as one of several."""
+    return bool(os.environ.get("RANK")) and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 @command(

@@ -1,10 +1,18 @@
-"""From systems and utterances to rows: synthesise, judge, write after every small batch, go on where it stopped."""
+"""From systems and utterances to rows: synthesise, judge, write after every small batch, go on where it stopped.
+
+One process does it alone, or several share it (`pvlib.study.ranks`). What is shared out are the batches that one
+process would form of the missing rows: a row can depend in its last decimals on what else is in its batch, so it
+does not matter who makes a batch, but it would matter to form others. They lie in one queue, the systems in turn and of
+each the longest texts first. Every process takes the next batch when it has finished one, so that long texts and slow
+machines balance by themselves and nobody waits before the queue is empty.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,13 +23,14 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from pvlib import hub, systems
+from pvlib import hub, paths, systems
 from pvlib.audio import SAMPLE_RATE
 from pvlib.config import Inference, Profile, get_profile
 from pvlib.metrics.judges import Exhibit, Judges, Panel
 from pvlib.study import manifest as manifests
 from pvlib.study import rows as row_files
 from pvlib.study.manifest import Manifest, ManifestError
+from pvlib.study.ranks import Ranks, RanksError
 from pvlib.systems.base import Request, Result, System
 from pvlib.systems.fingerprint import digest
 
@@ -38,16 +47,18 @@ def evaluate(
     judges: Panel | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
+    ranks: Ranks | None = None,
 ) -> pd.DataFrame:
     """Rows of every system on a sample of the manifest, computed where they are missing; columns as `rows.COLUMNS`.
 
     names: systems or variants by name ("personavoice@steps=8"), or objects that follow the protocol.
     samples: utterances of the sample; seed: of its order; manifest: another one than the profile's, for instance
     `manifest.demo()`; the profile has a default for each. Interrupted at any time, the same call loses no finished
-    batch.
-    Raises ManifestError, WeightsError, RowsError, ConfigError.
+    batch. ranks: the processes that share the work, each of which makes the same call and gets all rows.
+    Raises ManifestError, WeightsError, RowsError, ConfigError, and RanksError where ranks share it.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
+    device = ranks.device if ranks and device is None else device
     manifest = manifest or manifests.read(profile.manifest)
     judges = judges or shared_judges(profile, device)
     _check_enrolment(manifest, profile, judges)
@@ -55,7 +66,10 @@ def evaluate(
         samples = min(profile.default_samples, len(manifest.table))
     requests = manifest.requests(manifest.sample(samples, profile.seed if seed is None else seed))
     chosen = [systems.create(name, profile, device) if isinstance(name, str) else name for name in names]
-    tables = [_evaluate_one(s, requests, manifest, judges, profile, progress) for s in chosen]
+    if ranks:
+        tables = _evaluate_shared(chosen, requests, manifest, judges, profile, progress, ranks)
+    else:
+        tables = [_evaluate_one(s, requests, manifest, judges, profile, progress) for s in chosen]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -151,11 +165,8 @@ def _evaluate_one(
     progress: bool,
 ) -> pd.DataFrame:
     store = working(system, judges, profile)
-    by_key = {row_key(r, manifest.enrolment.get(r.speaker, {})): r for r in requests}
-    # sentences of like length share a batch, so that little of it is padding
-    todo = sorted(store.missing(list(by_key)), key=lambda key: len(by_key[key].text))
-    if todo:
-        store.add({}, 0.0)  # an unwritable place is told before the work, not after
+    by_key = _by_key(requests, manifest)
+    todo = _missing(store, by_key)
     with tqdm(
         total=len(by_key),
         initial=len(by_key) - len(todo),
@@ -163,17 +174,139 @@ def _evaluate_one(
         unit="utterance",
         disable=not progress,
     ) as bar:
-        for start in range(0, len(todo), system.batch_size):
-            keys = todo[start : start + system.batch_size]
-            batch = [by_key[key] for key in keys]
-            begun = time.perf_counter()
-            bar.set_postfix_str("synthesising")
-            results = system.synthesise(batch)
-            bar.set_postfix_str("judging")
-            table = judge(system, batch, results, manifest, judges)
-            store.add(dict(zip(keys, table, strict=True)), time.perf_counter() - begun)
+        for keys in _batches(todo, system.batch_size):
+            batch = {key: by_key[key] for key in keys}
+            store.add(*_make(system, batch, manifest, judges, bar.set_postfix_str))
             bar.update(len(keys))
     return store.get(list(by_key))
+
+
+def _evaluate_shared(
+    chosen: Sequence[System],
+    requests: Sequence[Request],
+    manifest: Manifest,
+    judges: Panel,
+    profile: Profile,
+    progress: bool,
+    ranks: Ranks,
+) -> list[pd.DataFrame]:
+    """The same in several processes. Rank 0 says what is missing, each writes its own rows, rank 0 merges them."""
+    by_key = _by_key(requests, manifest)
+    _check_alike(ranks, chosen, judges, by_key)
+    stores = [working(system, judges, profile) for system in chosen]
+    todo, run = ranks.share(
+        ([_missing(store, by_key) for store in stores], uuid.uuid4().hex[:8]) if ranks.first else None
+    )
+    _check_folder(ranks, run)
+    parts = [store.part(f"{run}-rank{ranks.rank}") for store in stores]
+    queue = [
+        (index, keys)
+        for index, system in enumerate(chosen)
+        for keys in reversed(_batches(todo[index], system.batch_size))
+    ]
+    total, missing = len(by_key) * len(chosen), sum(map(len, todo))
+    made: list[dict[str, Any]] = [{} for _ in chosen]
+    with tqdm(
+        total=total,
+        initial=total - missing,
+        desc=f"{ranks.size} ranks",
+        unit="utterance",
+        disable=not (progress and ranks.first),
+    ) as bar:
+        for index, keys in ranks.take(queue, run):
+            batch = {key: by_key[key] for key in keys}
+            name = chosen[index].name
+            rows, seconds = _make(
+                chosen[index],
+                batch,
+                manifest,
+                judges,
+                lambda what, name=name: bar.set_postfix_str(f"{what}, {name}"),
+            )
+            parts[index].add(rows, seconds)
+            made[index].update(rows)
+            bar.update(total - missing + ranks.count(run, len(keys)) - bar.n)
+        bar.set_postfix_str("waiting for the other ranks")
+        ranks.wait(run, lambda: bar.update(total - missing + ranks.count(run) - bar.n))
+    gathered = ranks.exchange([(rows, part.seconds) for rows, part in zip(made, parts, strict=True)])
+    tables = None
+    if ranks.first:
+        for index, store in enumerate(stores):
+            rows = {key: row for one in gathered for key, row in one[index][0].items()}
+            if rows:
+                in_order = {key: rows[key] for key in by_key if key in rows}
+                store.add(in_order, sum(one[index][1] for one in gathered))
+        tables = [store.get(list(by_key)) for store in stores]
+    tables = ranks.share(tables)
+    for part in parts:
+        part.delete()
+    return tables
+
+
+def _by_key(requests: Sequence[Request], manifest: Manifest) -> dict[str, Request]:
+    return {row_key(r, manifest.enrolment.get(r.speaker, {})): r for r in requests}
+
+
+def _missing(store: row_files.Working, by_key: dict[str, Request]) -> list[str]:
+    """Keys without a row; sentences of like length are neighbours, so that little of a batch is padding."""
+    store.absorb()
+    todo = sorted(store.missing(list(by_key)), key=lambda key: len(by_key[key].text))
+    if todo:
+        store.add({}, 0.0)  # an unwritable place is told before the work, not after
+    return todo
+
+
+def _batches(keys: list[str], size: int) -> list[list[str]]:
+    return [keys[start : start + size] for start in range(0, len(keys), size)]
+
+
+def _make(
+    system: System,
+    batch: dict[str, Request],
+    manifest: Manifest,
+    judges: Panel,
+    say: Callable[[str], None],
+) -> tuple[dict[str, dict[str, Any]], float]:
+    """Rows of one batch by key, and the wall time that they took, in seconds."""
+    begun = time.perf_counter()
+    requests = list(batch.values())
+    say("synthesising")
+    results = system.synthesise(requests)
+    say("judging")
+    table = judge(system, requests, results, manifest, judges)
+    return dict(zip(batch, table, strict=True)), time.perf_counter() - begun
+
+
+def _check_alike(ranks: Ranks, chosen: Sequence[System], judges: Panel, by_key: dict[str, Request]) -> None:
+    """Rows of different weights, sources, packages or sounds must not be mixed."""
+    facts = {"utterances or sounds": digest(list(by_key))}
+    for name, fingerprint in [("the judges", judges.fingerprint())] + [
+        (s.name, s.fingerprint()) for s in chosen
+    ]:
+        facts |= {f"{part} of {name}": digest(value) for part, value in fingerprint.items()}
+    everyone = ranks.exchange((ranks.name, facts))
+    for name, others in everyone[1:]:
+        if other := [fact for fact in facts if others.get(fact) != everyone[0][1].get(fact)]:
+            raise RanksError(
+                f"{name} has other {', '.join(other)} than rank 0; give all hosts the same checkout, packages, "
+                "data and kind of device"
+            )
+
+
+def _check_folder(ranks: Ranks, run: str) -> None:
+    """All ranks must see the folder that rank 0 writes."""
+    marker = paths.WORKING_ROWS / f".{run}"
+    if ranks.first:
+        row_files.write_text(marker, run)
+    ranks.share(None)
+    seen = ranks.exchange((ranks.name, marker.exists()))
+    if ranks.first:
+        marker.unlink(missing_ok=True)
+    if blind := [name for name, sees in seen if not sees]:
+        raise RanksError(
+            f"{blind[0]} does not see {paths.WORKING_ROWS} of rank 0; let PVLIB_BUILD name a folder that all "
+            "hosts share"
+        )
 
 
 def _failed() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from pvlib import paths, systems
 from pvlib.config import Profile, get_profile
-from pvlib.study import cards, provenance, report, sweeps, tables, world_figures
+from pvlib.study import cards, launch, provenance, report, sweeps, tables, world_figures
 from pvlib.study import manifest as manifests
 from pvlib.study.evaluate import evaluate
 from pvlib.study.rows import write_text
@@ -143,10 +143,21 @@ def _is_noise(output: NotebookNode) -> bool:
     return _WIDGET in output.get("data", {})
 
 
-def prepare(profile: Profile, samples: int, names: Sequence[str], *, progress: bool = True) -> str:
-    """Compute what the chosen notebooks read. Returns the key-results table as HTML, "" where none reads rows."""
+def prepare(
+    profile: Profile, samples: int, names: Sequence[str], *, jobs: int = 1, progress: bool = True
+) -> str:
+    """Compute what the chosen notebooks read. Returns the key-results table as HTML, "" where none reads rows.
+
+    jobs: processes that share the rows of the study and of the sweep; speed is always measured in one.
+    """
     needs = [NOTEBOOKS[name] for name in names]
     rows = demo = speed = None
+    if jobs > 1:  # what they leave is found below
+        if any(need.rows for need in needs):
+            launch.evaluate(jobs, profile.name, systems.NAMES, samples, quiet=True)
+        if any(need.sweep for need in needs):
+            points = [sweeps.variant(profile, *pair) for pair in sweeps.grid()]
+            launch.evaluate(jobs, profile.name, points, sweeps.size(samples), quiet=True)
     if any(need.rows for need in needs):
         rows = evaluate(profile, systems.NAMES, samples, progress=progress)
     if any(need.demo for need in needs):
@@ -164,14 +175,15 @@ def reproduce(
     samples: int | None = None,
     record: bool = False,
     only: str | Sequence[str] | None = None,
+    jobs: int = 1,
 ) -> Path:
     """Rows, notebooks and report of one profile; returns the report's entrance.
 
     samples: utterances of the study; by default the profile's own number, and all of them when recording.
     record: refresh what is committed (notebooks with outputs, figures, rows, the README's results block); only a
-    complete run may do so. only: some notebooks, by name or number.
+    complete run may do so. only: some notebooks, by name or number. jobs: processes that share the synthesis.
     Raises ReproduceError on a notebook that is unknown or fails and on an incomplete recorded run, and what the
-    study raises (ConfigError, ManifestError, WeightsError, RowsError).
+    study raises (ConfigError, ManifestError, WeightsError, RowsError, RanksError).
     """
     settings = get_profile(profile)
     complete = [name for name, needs in NOTEBOOKS.items() if settings.embedded or not needs.logs]
@@ -180,7 +192,7 @@ def reproduce(
     if record and (names != complete or samples != settings.samples):
         raise ReproduceError(f"a recorded run is complete: all notebooks and --samples {settings.samples}")
     started = time.monotonic()
-    table = prepare(settings, samples, names)
+    table = prepare(settings, samples, names, jobs=jobs)
     if record:
         world_figures.model_figures(settings)
     figures = paths.REPORT / "figures"

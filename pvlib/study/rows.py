@@ -2,7 +2,8 @@
 
 Working rows lie in `build/results/<profile>/<system>/<key>.csv`, where the key names everything about the system
 and the judges that can change them; each row also carries the key of what was asked. So nothing stale is ever read,
-and a run that was interrupted finds every row that was finished.
+and a run that was interrupted finds every row that was finished. Processes that share a study write parts,
+`<key>.<part>.csv`, each its own; the first of them, or the next run, puts these together.
 """
 
 from __future__ import annotations
@@ -128,16 +129,18 @@ def provenance(profile: str) -> dict[str, Any]:
 
 
 class Working:
-    """The working rows of one system under one key, and what they cost.
+    """The working rows of one system under one key, and what they cost: the wall time of each process, summed.
 
-    Every `add` writes all of them anew, whole; rows that another process added meanwhile are kept.
+    Every `add` writes all of them anew, whole; rows that another process added meanwhile are kept. part: names those
+    of one process among several that share a study.
     """
 
-    def __init__(self, profile: str, system: str, key: str, fingerprint: dict[str, Any]):
-        self.system, self.fingerprint = system, fingerprint
+    def __init__(self, profile: str, system: str, key: str, fingerprint: dict[str, Any], part: str = ""):
+        self.profile, self.system, self.key, self.fingerprint = profile, system, key, fingerprint
         folder = paths.WORKING_ROWS / profile / system
-        self.path = folder / f"{key[:16]}.csv"
-        self.card_path = folder / f"{key[:16]}.json"
+        stem = key[:16] + (f".{part}" if part else "")
+        self.path = folder / f"{stem}.csv"
+        self.card_path = folder / f"{stem}.json"
         self._rows = self._read()
         self.seconds = self._read_seconds()
 
@@ -165,6 +168,25 @@ class Working:
             "fingerprint": self.fingerprint,
         }
         write_text(self.card_path, json.dumps(card, indent=2, sort_keys=True) + "\n")
+
+    def part(self, name: str) -> Working:
+        """The rows of one process, in files of its own beside these. name: without a dot."""
+        return Working(self.profile, self.system, self.key, self.fingerprint, name)
+
+    def absorb(self) -> None:
+        """Take over the rows and the cost of all parts, then delete their files. Raises RowsError."""
+        for path in sorted(self.path.parent.glob(f"{self.path.stem}.*.csv")):
+            part = self.part(path.stem.partition(".")[2])
+            self.add(part._rows.to_dict("index"), part.seconds)
+            part.delete()
+
+    def delete(self) -> None:
+        """Delete the files; what is missing already is no error. Raises RowsError."""
+        for path in (self.path, self.card_path):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise RowsError(f"cannot delete {path}: {error}; delete it by hand") from error
 
     def _read(self) -> pd.DataFrame:
         if not self.path.exists():

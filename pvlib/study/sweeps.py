@@ -41,6 +41,11 @@ def variant(profile: Profile, steps: int, guidance: float) -> str:
     return f"{SYSTEM}@steps={steps},cfg_strength={guidance},laag_cfg_base={guidance}"
 
 
+def grid(steps: Sequence[int] = STEPS, guidance: Sequence[float] = GUIDANCE) -> list[tuple[int, float]]:
+    """Every pair of steps and guidance strength."""
+    return [(n, strength) for n in steps for strength in guidance]
+
+
 def sweep(
     profile: Profile | str,
     samples: int,
@@ -59,11 +64,11 @@ def sweep(
     name of a point into what `evaluate` is given. Raises what `evaluate` raises.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    grid = [(n, strength) for n in steps for strength in guidance]
-    names = [variant(profile, n, strength) for n, strength in grid]
+    pairs = grid(steps, guidance)
+    names = [variant(profile, n, strength) for n, strength in pairs]
     options = {"seed": seed, "manifest": manifest, "judges": judges, "progress": progress}
     rows = pd.concat([evaluate(profile, [make(name)], size(samples), **options) for name in names])
-    points = pd.DataFrame(grid, columns=["steps", "cfg_strength"]).assign(system=names)
+    points = pd.DataFrame(pairs, columns=["steps", "cfg_strength"]).assign(system=names)
     return points.merge(rows, on="system", validate="one_to_many")
 
 

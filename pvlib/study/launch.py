@@ -1,0 +1,86 @@
+"""A `pvlib` command in several processes of this machine, started as torchrun starts them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from pvlib.study.provenance import cores
+from pvlib.study.ranks import RanksError
+
+
+def launch(jobs: int, arguments: Sequence[str], *, quiet: bool = False) -> None:
+    """Run `pvlib ARGUMENTS` in `jobs` processes that share its work, through torch's elastic launcher.
+
+    Each gets cores // jobs threads, at least one, unless OMP_NUM_THREADS is set. What they print is theirs; quiet:
+    nothing on stdout. Raises RanksError when one fails (the others are then ended), KeyboardInterrupt when
+    interrupted.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    with tempfile.TemporaryDirectory(prefix="pvlib-jobs-") as folder, _prepared(jobs):
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=jobs,
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="localhost",
+            max_restarts=0,
+            logs_specs=DefaultLogsSpecs(log_dir=folder, redirects=Std.OUT if quiet else Std.NONE),
+        )
+        try:
+            elastic_launch(config, sys.executable)("-m", "pvlib", *arguments)
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            if failure.exitcode < 0:
+                how = f"was ended by {failure.signal_name()}"
+            else:
+                how = f"ended with status {failure.exitcode}; its own message stands above"
+            raise RanksError(
+                f"rank {rank} of {jobs} {how}. Finished rows are kept, run the command again to go on"
+            ) from error
+        except SignalException as error:
+            if error.sigval == signal.SIGINT:
+                raise KeyboardInterrupt from error
+            raise RanksError(f"ended by {error.sigval.name}; finished rows are kept") from error
+
+
+def evaluate(
+    jobs: int,
+    profile: str,
+    names: Iterable[str],
+    samples: int | None = None,
+    *,
+    as_json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """`pvlib evaluate` in `jobs` processes. Raises as `launch`."""
+    arguments = ["evaluate", "--profile", profile, "--system", *names]
+    arguments += [] if samples is None else ["--samples", str(samples)]
+    arguments += ["--json"] if as_json else []
+    launch(jobs, arguments, quiet=quiet)
+
+
+@contextmanager
+def _prepared(jobs: int) -> Iterator[None]:
+    """Threads shared out in the environment that the processes inherit; the launcher's own log is silent."""
+    threads, level = os.environ.get("OMP_NUM_THREADS"), logging.root.manager.disable
+    if threads is None:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // jobs))
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(level)
+        if threads is None:
+            del os.environ["OMP_NUM_THREADS"]
