@@ -412,6 +412,61 @@ def _same_file(one: Path, other: Path) -> bool:
 
 
 @command(
+    "speed",
+    argument(
+        "--nfe",
+        type=_positive,
+        nargs="+",
+        default=[32, 16, 7],
+        metavar="N",
+        help="ODE steps (default: 32 16 7)",
+    ),
+    argument(
+        "--batch",
+        type=_positive,
+        nargs="+",
+        default=[1, 16],
+        metavar="N",
+        help="texts at once (default: 1 16)",
+    ),
+    argument(
+        "--dtype",
+        nargs="+",
+        default=["fp32", "bf16"],
+        choices=("fp32", "bf16", "fp16"),
+        help="of the weights",
+    ),
+    argument("--seconds", type=float, default=3.0, metavar="S", help="of speech to generate (default: 3)"),
+    argument("--repeats", type=_positive, default=1, metavar="N", help="of each measurement (default: 1)"),
+    argument(
+        "--record", metavar="NAME", help="write data/results/speed/NAME.json, with machine and versions"
+    ),
+    JSON,
+    examples="pvlib speed --nfe 7 --batch 1\npvlib speed --dtype fp16 bf16 --repeats 5 --record h200",
+)
+def speed(arguments: argparse.Namespace) -> None:
+    """Measure the full-size F5-TTS, with random weights, against the official inference function: latency, real-time
+    factor and memory in one run on this machine. Needs no download, and 3 GB of memory; on a CPU the full grid takes an
+    hour, so begin with one cell of it."""
+    from pvlib.study import full_size
+
+    measured = full_size.measure(
+        nfe=arguments.nfe,
+        batches=arguments.batch,
+        dtypes=arguments.dtype,
+        seconds=arguments.seconds,
+        repeats=arguments.repeats,
+    )
+    if arguments.record:
+        print(f"written: {full_size.record(measured, arguments.record)}", file=sys.stderr)
+    if arguments.json:
+        print(measured.to_json(orient="records", lines=True).strip())
+    else:
+        print(measured.round(3).to_string(index=False))
+        print(full_size.ratios(measured).round(2).to_string(index=False))
+
+
+@command(
     "train",
     argument(
         "name", type=_model, choices=(*TRAINABLE, "all"), help="which model, or the four of `mini` in turn"
