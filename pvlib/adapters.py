@@ -16,17 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from pvlib import config
-
-EMOTIONS = ("neutral", "happy", "sad", "angry")
 from pvlib.film import FiLM
 from pvlib.oes import OES
+
+EMOTIONS = ("neutral", "happy", "sad", "angry")
 
 
 @dataclass(frozen=True)
 class Conditions:
     """What a batch of rows is conditioned on; zeros say nothing.
 
-    embedding: (b, 192) speaker embeddings; persona, style: (b, 64); emotion: (b, 4) shares of neutral, happy, sad and angry.
+    embedding: (b, 192) speaker embeddings; persona, style: (b, 64); emotion: (b, 4) shares of the EMOTIONS.
     """
 
     embedding: Tensor
