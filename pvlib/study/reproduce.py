@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from pvlib import paths, systems
 from pvlib.config import Profile, get_profile
-from pvlib.study import cards, provenance, report, sweeps, tables, world_figures
+from pvlib.study import ablations, cards, provenance, report, sweeps, tables, world_figures
 from pvlib.study import manifest as manifests
 from pvlib.study.evaluate import evaluate
 from pvlib.study.rows import write_text
@@ -47,6 +47,7 @@ class Needs:
     demo: bool = False
     speed: bool = False
     sweep: bool = False
+    ablations: bool = False
     logs: bool = False
 
 
@@ -54,6 +55,7 @@ NOTEBOOKS = {
     "00_start_here": Needs(demo=True),
     "04_ceag_and_attention": Needs(),
     "06_main_results": Needs(rows=True, demo=True, speed=True),
+    "07_ablations": Needs(ablations=True),
     "08_catastrophic_failures": Needs(rows=True),
     "09_pareto_frontier": Needs(rows=True, speed=True, sweep=True),
     "10_waveforms_and_spectrograms": Needs(rows=True),
@@ -156,6 +158,8 @@ def prepare(profile: Profile, samples: int, names: Sequence[str], *, progress: b
     if any(need.sweep for need in needs):
         sweeps.sweep(profile, samples, progress=progress)
         sweeps.speeds(profile, utterances=sweeps.timed(samples), progress=progress)
+    if any(need.ablations for need in needs):
+        ablations.rows(profile, samples, progress=progress)
     return "" if rows is None else tables.html(tables.key_results(rows, speed, demo))
 
 
@@ -225,7 +229,7 @@ def write_report(executed: dict[str, NotebookNode], facts: Sequence[str], table:
 
 def record_run(executed: dict[str, NotebookNode], profile: Profile, samples: int) -> None:
     """Refresh what is committed from a complete run: rows, notebooks, figures, the README's results block."""
-    provenance.record(profile, systems.NAMES, samples)
+    provenance.record(profile, [*systems.NAMES, *ablations.variants()], samples)
     for name, notebook in executed.items():
         write_text(paths.NOTEBOOKS / f"{name}.ipynb", nbformat.writes(normalise(notebook)) + "\n")
     paths.FIGURES.mkdir(exist_ok=True)
