@@ -46,9 +46,8 @@ MAX_REFERENCE_SECONDS = 12  # of a longer recording this much is used, as the of
 MAX_BATCH = 16  # chunks sampled together
 MAX_BATCH_FRAMES = 24_000  # padded frames sampled together: what keeps memory under a gigabyte
 SEEDS_PER_JOB = 1000  # chunk k of a job draws its noise from seed * 1000 + k
-SEEDS_APART = (
-    1_000_003  # sample i of a job has the job's seed + i times this; the generator reads 32 bits of a seed
-)
+# sample i of a job has the job's seed + i times this, whatever 32 bits the generator takes of it
+SEEDS_APART = 1_000_003
 MIN_FRAMES = 2  # generated at least: the vocoder needs two
 
 Progress = Callable[[int], None]  # called with the number of jobs just finished

@@ -145,7 +145,7 @@ def retired(found: pd.DataFrame) -> pd.DataFrame:
         lines.append(
             own.reindex(columns=measured).assign(module=module, **theirs)[["module", *theirs, *measured]]
         )
-    return pd.concat(lines, ignore_index=True)
+    return pd.concat(lines, ignore_index=True).astype({"n": "Int64"})
 
 
 def _printed(paper: pd.DataFrame, metric: str, module: str) -> str:
