@@ -22,7 +22,7 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.utils import get_epss_timesteps, lens_to_mask, list_str_to_idx
 from torch import Tensor, nn
 
-from pvlib import alignment, config
+from pvlib import alignment, config, retired
 from pvlib.audio import HOP_LENGTH, N_FFT, N_MELS, SAMPLE_RATE, WIN_LENGTH
 
 BOUNDARY_SECONDS = 0.12  # the mark between reference and generated text sounds this long
@@ -259,12 +259,14 @@ class Backbone(nn.Module):
         *,
         steps: int = 32,
         sway_coef: float | None = -1.0,
+        integrator: retired.Integrator = retired.EULER,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Tensor]:
         """Sample rows together. Returns one mel (frames, 100) per item; its first frames are the reference.
 
         steps: Euler steps (NFE); 5, 6, 7, 10, 12 and 16 take the official pruned time grid. sway_coef: sway
-        sampling, None for an even grid. progress(done, steps) is called after each step.
+        sampling, None for an even grid. integrator: changes of the step, by default none. progress(done, steps) is
+        called after each step.
         Raises ValueError on an item whose frames do not exceed its reference.
         """
         if not items:
@@ -280,17 +282,13 @@ class Backbone(nn.Module):
         n = int(lengths.max())
         text = self.encode([item.reference_text + item.text for item in items])
         cond = torch.zeros(len(items), n, cfm.num_channels, device=device)
-        noise = torch.zeros_like(cond)
         for row, item in enumerate(items):
             cond[row, : known[row]] = cfm.stacked(item.mel[None].float().to(device))[0]
-            generator = torch.Generator().manual_seed(item.seed)
-            noise[row, : lengths[row]] = torch.randn(
-                int(lengths[row]), cfm.num_channels, generator=generator
-            ).to(device)
+        generators = [torch.Generator().manual_seed(item.seed) for item in items]
         mask = lens_to_mask(lengths) if len(items) > 1 else None
         strength = torch.tensor([item.cfg_strength for item in items], device=device)[:, None, None]
 
-        x = noise
+        x, direction = self._noise(cond, lengths, generators), None
         times = self.times(steps, sway_coef)
         precision = (
             torch.autocast(device.type, dtype=self.precision)
@@ -300,8 +298,12 @@ class Backbone(nn.Module):
         self.eval()
         try:
             with self.aligned(self.alignment_of(items)), precision:
-                for k in range(len(times) - 1):
-                    x = x + (times[k + 1] - times[k]) * self.velocity(x, cond, text, times[k], mask, strength)
+                for k, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+                    velocity = self.velocity(x, cond, text, t, mask, integrator.guidance(strength, t))
+                    direction = integrator.direction(velocity, direction)
+                    x = x + (s - t) * direction
+                    if integrator.noise:
+                        x = x + integrator.spread(t, s) * self._noise(cond, lengths, generators)
                     if progress:
                         progress(k + 1, len(times) - 1)
         finally:
@@ -311,6 +313,14 @@ class Backbone(nn.Module):
             torch.cat([item.mel.float().to(device), mels[row, item.mel.shape[0] : item.frames]]).cpu()
             for row, item in enumerate(items)
         ]
+
+    @staticmethod
+    def _noise(like: Tensor, lengths: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Normal noise (b, n, d), each row of its own generator and zero behind its length."""
+        noise = torch.zeros_like(like)
+        for row, (length, generator) in enumerate(zip(lengths.tolist(), generators, strict=True)):
+            noise[row, :length] = torch.randn(length, like.shape[-1], generator=generator).to(like.device)
+        return noise
 
     def times(self, steps: int, sway_coef: float | None) -> Tensor:
         """Times 0..1 of the official sampler: (steps + 1,), pruned for the few NFE it knows, then swayed."""

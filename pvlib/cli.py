@@ -297,6 +297,7 @@ def reproduce(arguments: argparse.Namespace) -> None:
         metavar="NAME",
         help="which (default: all), or variants such as personavoice@steps=8",
     ),
+    argument("--all", action="store_true", help="and every ablation variant of notebook 07"),
     PROFILE,
     SAMPLES,
     JOBS,
@@ -316,8 +317,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if (launched := _launched()) and arguments.jobs > 1:
         raise CommandError("--jobs starts processes itself; leave it out under torchrun or accelerate")
     from pvlib import systems
+    from pvlib.study import ablations
 
-    names = arguments.system or systems.NAMES
+    names = [*(arguments.system or systems.NAMES), *(ablations.variants() if arguments.all else ())]
     for name in names:
         systems.create(name, profile)  # reads no weights: a wrong name is told at once
     if arguments.jobs > 1:
@@ -722,6 +724,8 @@ def _like(default: Any, value: str, pair: str) -> Any:
             return truth[value.lower()]
         if isinstance(default, tuple):
             return tuple(type(default[0])(part) for part in value.strip("()").split(",") if part.strip())
+        if default is None:  # a number that need not be given
+            return None if value.lower() == "none" else float(value)
         return type(default)(value)
     except (KeyError, ValueError) as error:
         raise CommandError(f"--set {pair}: write a value like the default, {default}") from error

@@ -30,6 +30,7 @@ class Inference:
     ceag_t_end: float = 0.4
     ceag_layers: tuple[int, ...] = (-2, -1)
     use_laag: bool = True
+    laag_chunking: bool = True  # False: one piece whatever its length, guidance and gate as before
     laag_chunk_max_chars: int = 135
     laag_chunk_min_chars: int = 10  # shorter chunks join their neighbour (architecture document)
     laag_cfg_base: float = 2.5
@@ -37,7 +38,8 @@ class Inference:
     laag_cfg_min: float = 1.0
     laag_cfg_max: float = 4.0
     laag_reference_tokens: int = 10  # L_ref of the guidance formulas
-    best_of_n: int = 1
+    boundary_hardening: bool = True  # full stop behind the clip's text, leading space, lead trim (`laag`)
+    best_of_n: int = 1  # samples drawn of each utterance; the one whose words are heard best is kept
     use_silero_vad: bool = True
     silero_vad_threshold: float = 0.5
     vad_min_speech_ms: int = 100
@@ -52,6 +54,17 @@ class Inference:
     short_text_bytes: int = 10  # under this the official flow slows down to `short_text_speed`
     short_text_speed: float = 0.3
     speed: float = 1.0
+    # Modules that the paper tried and retired (`retired`). Off by default: the result is the same to the bit.
+    ibop_rank: int = 0  # principal components kept of the clip's mel; 0 keeps all
+    am_ode_momentum: float | None = None  # weight of the last direction; None: Euler, 0.0: as initialised
+    td_cfg_decay: float = 0.0  # share of the guidance that fades out over the sampling time
+    sbm_noise: float = 0.0  # sigma of the Brownian bridge in the sampler
+    enhancer_loop_seconds: float = 0.0  # a shorter clip is repeated until it lasts so long
+    grpo: bool = False  # of `best_of_n` samples keep the one with the best group-relative reward
+    short_text_cfg: float | None = None  # guidance under `short_text_bytes`; None: as for any text
+    # Oracles: what nobody has who only has a clip and a text. A study gives the truth with each request.
+    oracle_transcript: bool = False  # the clip's true words in place of the recognised ones
+    oracle_duration: bool = False  # the true recording's length in place of the official formula
 
     def __post_init__(self) -> None:
         ranges = {
@@ -63,10 +76,19 @@ class Inference:
             "rms_target": (1e-3, 1),
             "speed": (0.1, 10),
             "best_of_n": (1, 64),
+            "ibop_rank": (0, N_MELS),
+            "am_ode_momentum": (0, 0.99),
+            "td_cfg_decay": (0, 1),
+            "sbm_noise": (0, 1),
+            "enhancer_loop_seconds": (0, 12),
+            "short_text_cfg": (0, 20),
         }
         for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} = {getattr(self, name)!r} is outside {low} to {high}")
+            value = getattr(self, name)
+            if value is None and name in ("am_ode_momentum", "short_text_cfg"):
+                continue
+            if not low <= value <= high:
+                raise ConfigError(f"{name} = {value!r} is outside {low} to {high}")
 
 
 @dataclass(frozen=True)

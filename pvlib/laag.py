@@ -159,14 +159,22 @@ def token_length(text: str) -> float:
 def guidance(text: str, inference: Inference) -> float:
     """Classifier-free guidance of a chunk: clamp(base (1 + a (L_ref - L) / L_ref), min, max).
 
-    With the paper's a = 0 it is the base, 2.5, at every length. Without LAAG it is `cfg_strength`.
+    With the paper's a = 0 it is the base, 2.5, at every length. Without LAAG it is `cfg_strength`. A text under
+    `short_text_bytes` takes `short_text_cfg` where one is set (the boost of the retired Best-of-N trial).
     """
+    if inference.short_text_cfg is not None and is_short(text, inference):
+        return inference.short_text_cfg
     if not inference.use_laag:
         return inference.cfg_strength
     reference = inference.laag_reference_tokens
     shortness = (reference - token_length(text)) / reference
     strength = inference.laag_cfg_base * (1 + inference.laag_cfg_alpha * shortness)
     return min(max(strength, inference.laag_cfg_min), inference.laag_cfg_max)
+
+
+def is_short(text: str, inference: Inference) -> bool:
+    """Whether a text has under `short_text_bytes` bytes, outer spaces apart."""
+    return len(text.strip().encode("utf-8")) < inference.short_text_bytes
 
 
 def lambda_ceag(text: str, inference: Inference) -> float:
@@ -196,30 +204,33 @@ def duration(reference_frames: int, reference_text: str, text: str, inference: I
     reference_bytes = len(reference_text.encode("utf-8"))
     if not reference_bytes:
         raise ValueError("the reference text is empty: its speaking rate is unknown")
-    short = len(text.strip().encode("utf-8")) < inference.short_text_bytes
-    speed = inference.short_text_speed if short else inference.speed
+    speed = inference.short_text_speed if is_short(text, inference) else inference.speed
     return reference_frames + int(reference_frames / reference_bytes * len(text.encode("utf-8")) / speed)
 
 
 # Boundaries
 
 
-def boundary(reference_text: str) -> str:
+def boundary(reference_text: str, hardening: bool = True) -> str:
     """The reference's text closed off: a full stop where the sentence has none, then one space.
 
-    A clause mark at the end becomes a full stop; East Asian full stops take no space. Raises ValueError when empty.
+    A clause mark at the end becomes a full stop; East Asian full stops take no space. Without hardening only the
+    space is added, as the official inference function does by itself. Raises ValueError when empty.
     """
     text = " ".join(reference_text.split())
     if not text:
         raise ValueError("the reference text is empty")
-    if text[-1] not in _FULL_STOPS:
+    if hardening and text[-1] not in _FULL_STOPS:
         text = text.rstrip(_CLAUSE_ENDS + " ") + "."
     return text if text[-1] >= "\u3000" else text + " "
 
 
 def trim_lead(wave: np.ndarray, inference: Inference) -> np.ndarray:
-    """Remove silence from the start: what stays under 2 % of the peak, at most 300 ms. (s,) -> (s,)."""
-    if not len(wave):
+    """Remove silence from the start: what stays under 2 % of the peak, at most 300 ms. (s,) -> (s,).
+
+    Part of the boundary hardening: without it the wave stays as it is.
+    """
+    if not len(wave) or not inference.boundary_hardening:
         return wave
     loud = np.abs(wave) >= inference.lead_trim_peak * np.abs(wave).max()
     return wave[min(int(loud.argmax()), inference.lead_trim_ms * SAMPLE_RATE // 1000) :]
@@ -277,15 +288,18 @@ def plan(
 
     reference_frames: samples // 256 of the clip; reference_text: already closed off by `boundary`. With LAAG each
     chunk gets a leading space, which the model may lose in place of the first sound; without LAAG the text
-    stays whole and FiLM is off. generated_frames: the frames wanted in all (an oracle's duration), shared by
+    stays whole and FiLM is off. Without chunking it is one piece, guided and gated like any; without boundary
+    hardening it has no leading space. generated_frames: the frames wanted in all (an oracle's duration), shared by
     bytes with the overlaps added back, as the official function shares a fixed duration; default: its formula.
     """
     if not inference.use_laag:
         pieces, film = [text], False
     else:
-        pieces = chunk(text, inference.laag_chunk_max_chars, inference.laag_chunk_min_chars)
+        pieces = [text]
+        if inference.laag_chunking:
+            pieces = chunk(text, inference.laag_chunk_max_chars, inference.laag_chunk_min_chars)
         film = gate(pieces, gate_mode)
-    lead = " " if inference.use_laag else ""
+    lead = " " if inference.use_laag and inference.boundary_hardening else ""
     sizes = [len(piece.encode("utf-8")) for piece in pieces]
     chunks = []
     for piece, size in zip(pieces, sizes):

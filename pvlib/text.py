@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from unidecode import unidecode
 
@@ -56,6 +56,19 @@ _NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
 _MONEY = re.compile(rf"([$€£])\s?({_NUMBER})")
 _ORDINAL = re.compile(r"\b(\d{1,6})(?:st|nd|rd|th)\b", re.IGNORECASE)
 _NUMBERS = re.compile(_NUMBER)
+
+
+def heard_until(words: Sequence[tuple[str, float, float]], seconds: float) -> str:
+    """What is heard of timed words before a cut; the word that it falls into keeps its first letters in proportion.
+
+    words: (word, start, end) in seconds from the beginning. Returns them with spaces between, "" where none has begun.
+    """
+    heard = [
+        word[: round(min(1.0, (seconds - begin) / max(end - begin, 1e-3)) * len(word))]
+        for word, begin, end in words
+        if begin < seconds
+    ]
+    return " ".join(filter(None, heard))
 
 
 class TextError(ValueError):

@@ -9,15 +9,16 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import jiwer
 import numpy as np
 import torch
 from torch import Tensor
 
-from pvlib import audio, frontend, hub, laag
+from pvlib import audio, frontend, hub, laag, recognizer, retired
 from pvlib.audio import HOP_LENGTH, SAMPLE_RATE, AudioError, AudioWarning
 from pvlib.backbone import Item
 from pvlib.config import ConfigError, Inference, Profile, get_profile
@@ -45,6 +46,8 @@ MAX_REFERENCE_SECONDS = 12  # of a longer recording this much is used, as the of
 MAX_BATCH = 16  # chunks sampled together
 MAX_BATCH_FRAMES = 24_000  # padded frames sampled together: what keeps memory under a gigabyte
 SEEDS_PER_JOB = 1000  # chunk k of a job draws its noise from seed * 1000 + k
+# sample i of a job has the job's seed + i times this, whatever 32 bits the generator takes of it
+SEEDS_APART = 1_000_003
 MIN_FRAMES = 2  # generated at least: the vocoder needs two
 
 Progress = Callable[[int], None]  # called with the number of jobs just finished
@@ -58,9 +61,9 @@ class SynthesisError(RuntimeError):
 class Reference:
     """A voice to clone, ready for the backbone.
 
-    wave: (s,) float32 at 24 kHz, trimmed and normalised. text: its transcript in the model's letters, closed off by
-    a full stop and a space. mel: (n, 100) of the wave. embedding: (192,) unit norm, of the wave.
-    gain: what the level normalisation multiplied the recording by.
+    wave: (s,) float32 at 24 kHz, trimmed and normalised; repeated by the retired enhancer. text: its transcript in the
+    model's letters, closed off by a full stop and a space. mel: (n, 100) of the wave. embedding: (192,) unit norm, of
+    the wave said once. gain: what the level normalisation multiplied the recording by.
     """
 
     wave: np.ndarray
@@ -179,7 +182,7 @@ class PersonaVoice:
 
         source: a sound file, or samples at `rate` (see `audio.check`). One second is the paper's case; up to 12 s
         are used as they are, of more the first 12 s, with an AudioWarning. text: what the recording says; None:
-        the recogniser listens.
+        the recogniser listens, or with `oracle_transcript` a TextError says that the truth is missing.
         Raises AudioError (unusable sound, nobody speaks, a transcript given for more than 12 s) and TextError
         (transcript without letters, or none recognised).
         """
@@ -200,7 +203,12 @@ class PersonaVoice:
                 stacklevel=2,
             )
             wave = wave[:limit]
-        wave, gain = frontend.prepare_with_gain(wave, self.inference, name)
+        inference = self.inference
+        wave, gain = frontend.prepare_with_gain(wave, inference, name)
+        if text is None and inference.oracle_transcript:
+            raise TextError(
+                f"oracle_transcript=True: give the true transcript of {name}, or set oracle_transcript=False"
+            )
         if text is None:
             text = self.recognizer.transcribe([wave])[0]
             if not text.strip():
@@ -211,7 +219,11 @@ class PersonaVoice:
         spoken = prepare_text(text, self.backbone, f"the transcript of {name}")
         with torch.inference_mode():
             embedding = self.speaker_encoder.embed([wave])[0].cpu()
-        return Reference(wave, laag.boundary(spoken), audio.mel(torch.from_numpy(wave))[0].T, embedding, gain)
+        times = retired.repeats(len(wave), inference.enhancer_loop_seconds * SAMPLE_RATE)
+        wave = np.tile(wave, times)
+        mel = retired.bottleneck(audio.mel(torch.from_numpy(wave))[0].T, inference.ibop_rank)
+        text = laag.boundary(spoken, inference.boundary_hardening) * times
+        return Reference(wave, text, mel, embedding, gain)
 
     # Out: speech
 
@@ -240,14 +252,76 @@ class PersonaVoice:
         progress: called with the number of jobs just finished. duration_frames: mel frames to generate, per job,
         instead of the official length formula (an oracle). errors="return": a job whose text cannot be spoken or
         whose sound is not finite yields its TextError or SynthesisError in place of a Speech, the others go on.
+        With `best_of_n` so many samples are made of each job and one is kept (`_best`).
+        Raises ConfigError with `oracle_duration` where a duration is missing.
         """
-        if duration_frames is not None and len(duration_frames) != len(jobs):
-            raise ValueError(f"{len(duration_frames)} durations for {len(jobs)} jobs; give one each")
+        durations = [None] * len(jobs) if duration_frames is None else list(duration_frames)
+        if len(durations) != len(jobs):
+            raise ValueError(f"{len(durations)} durations for {len(jobs)} jobs; give one each")
+        if self.inference.oracle_duration and None in durations:
+            raise ConfigError(
+                "oracle_duration=True: only a study knows the true duration; give one for each job "
+                "(duration_frames=...), or set oracle_duration=False"
+            )
+        count = self.inference.best_of_n
+        if count == 1:
+            return self._synthesise(jobs, durations, progress, errors)
+        samples = [replace(job, seed=job.seed + i * SEEDS_APART) for job in jobs for i in range(count)]
+        every = self._synthesise(samples, [d for d in durations for _ in range(count)], None, "return")
+        made: dict[int, Speech | Exception] = {}
+        for j, job in enumerate(jobs):
+            best = self._best(job, every[j * count : (j + 1) * count])
+            if isinstance(best, Speech):
+                made[j] = best
+            else:
+                _keep(made, j, best, errors)
+            if progress:
+                progress(1)
+        return [made[j] for j in range(len(jobs))]
+
+    def _best(self, job: Job, samples: Sequence[Speech | Exception]) -> Speech | Exception:
+        """The sample of a job that is kept, with the time of all of them; an error where every sample failed.
+
+        Best-of-N: the one whose letters the recogniser mistakes least, the first of equals. With `grpo` the highest
+        group-relative advantage over that and the similarity to the clip, by the speaker encoder. Both are the
+        judges of the mini profile as well, so what is won here is won on their terms.
+        """
+        start = time.perf_counter()
+        alphabet = self.profile.recognizer.alphabet
+        good = [sample for sample in samples if isinstance(sample, Speech)]
+        if not good:
+            return samples[0]
+        waves = [sample.wave for sample in good]
+        said = recognizer.normalise(prepare_text(job.text, self.backbone), alphabet)
+        if not said:
+            return TextError(
+                f"{job.text[:40]!r} has no letter that samples can be compared by; set best_of_n=1 for it"
+            )
+        heard = [recognizer.normalise(text, alphabet) for text in self.recognizer.transcribe(waves)]
+        reward = -torch.tensor([jiwer.cer(said, text) for text in heard])
+        if self.inference.grpo:
+            try:
+                with torch.inference_mode():
+                    near = self.speaker_encoder.embed(waves).cpu().float() @ job.reference.embedding
+            except AudioError as error:
+                return error
+            reward = retired.group_relative(torch.stack([reward, near], dim=1))
+        spent = sum(sample.seconds for sample in good) + time.perf_counter() - start
+        return replace(good[int(reward.argmax())], seconds=spent)
+
+    def _synthesise(
+        self,
+        jobs: Sequence[Job],
+        durations: Sequence[int | None],
+        progress: Progress | None,
+        errors: Literal["raise", "return"],
+    ) -> list[Speech]:
+        """One sample of each job; see `synthesise`."""
         made: dict[int, Speech | Exception] = {}
         plans: dict[int, list[laag.Chunk]] = {}
         for j, job in enumerate(jobs):
             try:
-                plans[j] = self.plan(job, duration_frames[j] if duration_frames is not None else None)
+                plans[j] = self.plan(job, durations[j])
             except TextError as error:
                 _keep(made, j, error, errors)
         if progress and made:
@@ -301,7 +375,15 @@ class PersonaVoice:
                     cfg_strength=chunk.cfg_strength,
                 )
             )
-        sampled = self.backbone.sample(items, steps=self.inference.steps, sway_coef=self.inference.sway_coef)
+        inference = self.inference
+        sampled = self.backbone.sample(
+            items,
+            steps=inference.steps,
+            sway_coef=inference.sway_coef,
+            integrator=retired.Integrator(
+                inference.am_ode_momentum, inference.td_cfg_decay, inference.sbm_noise
+            ),
+        )
         return [mel[len(item.mel) :].float() for mel, item in zip(sampled, items, strict=True)]
 
     def _finish(self, job: Job, chunks: list[laag.Chunk], mels: list[Tensor], seconds: float) -> Speech:
@@ -361,9 +443,11 @@ def _check_supported(inference: Inference) -> None:
     """Refuse parameters that would have no effect. Raises ConfigError naming them."""
     if inference.use_ceag:
         raise ConfigError("use_ceag=True: this pipeline samples without entropy guidance; set use_ceag=False")
-    if inference.best_of_n != 1:
+    if inference.grpo and inference.best_of_n == 1:
+        raise ConfigError("grpo=True has no effect on a single sample; set best_of_n to 2 or more")
+    if not inference.laag_chunking and not inference.use_laag:
         raise ConfigError(
-            f"best_of_n={inference.best_of_n}: one sample is drawn; set best_of_n=1 and vary the seed"
+            "laag_chunking=False has no effect without LAAG; leave it out, or set use_laag=True"
         )
     if inference.env_weight != 0:
         raise ConfigError(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
@@ -110,6 +111,8 @@ def test_version_names_the_distribution(capsys):
         (["--set", "steps=many"], "--set steps=many"),
         (["--set", "steps=0"], "steps = 0 is outside 1 to 1000"),
         (["--set", "use_laag=maybe"], "--set use_laag=maybe"),
+        (["--set", "short_text_cfg=much"], "--set short_text_cfg=much"),
+        (["--set", "best_of_n=0"], "best_of_n = 0 is outside 1 to 64"),
         (["--set", "tempo=2"], "no parameter tempo"),
         (["--profile", "maxi"], "no profile 'maxi': choose one of mini, paper"),
         (["--reference", "{folder}/absent.wav"], "absent.wav"),
@@ -163,6 +166,22 @@ def test_the_other_commands_tell_mistakes_too(capsys):
         assert stop.value.code == 2
 
 
+def test_evaluate_takes_all_variants_along(monkeypatch, capsys):
+    from pvlib.study import ablations, evaluate
+
+    asked = []
+
+    def rows(profile, names, samples):
+        asked.append((list(names), samples))
+        return pd.DataFrame({"system": ["personavoice"]})
+
+    monkeypatch.setattr(evaluate, "evaluate", rows)
+    for more in ([], ["--all"]):
+        assert cli.main(["evaluate", "--system", "personavoice", "--samples", "9", "--json", *more]) == 0
+    assert asked == [(["personavoice"], 9), (["personavoice", *ablations.variants()], 9)]
+    assert capsys.readouterr().out.count("personavoice") == 2
+
+
 # What is foreseen and what is not
 
 
@@ -211,6 +230,11 @@ def test_own_warnings_are_shown_and_those_of_libraries_are_not(monkeypatch, caps
 
 
 # Settings
+
+
+def test_a_setting_without_a_default_is_a_number_or_none():
+    found = cli._settings(["short_text_cfg=3", "am_ode_momentum=none"])
+    assert found == {"short_text_cfg": 3.0, "am_ode_momentum": None}
 
 
 def test_settings_take_the_type_of_the_default():

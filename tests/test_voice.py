@@ -237,7 +237,7 @@ def test_a_bad_text_is_told_before_the_recording_is_read(voice, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"use_ceag": True}, {"best_of_n": 3}, {"env_weight": 0.5}, {"cfg_strength": 1.0}],
+    [{"use_ceag": True}, {"grpo": True}, {"env_weight": 0.5}, {"cfg_strength": 1.0}],
 )
 def test_parameters_without_effect_are_refused(models, change):
     profile = replace(TINY, inference=replace(TINY.inference, **change))

@@ -301,7 +301,7 @@ def _pair(claim: Claim, evidence: Evidence) -> tuple[dict[str, Any], Finding | N
     both = [rows[rows["system"] == check[side]] for side in ("one", "other")]
     if any(side.empty for side in both):
         return {}, _nothing(check["stratum"], check["metric"])
-    if len(pairs.aligned(*both, check["metric"]).dropna(subset=["one", "other"])) < 2:
+    if len(pairs.aligned(*both, check["metric"]).dropna(subset=["one", "other"])) < pairs.LEAST:
         return {}, _nothing(check["stratum"], check["metric"])
     return pairs.paired_line(*both, check["metric"]), None
 

@@ -101,6 +101,7 @@ def row_key(request: Request, enrolment: dict[str, np.ndarray]) -> str:
         "bucket": request.bucket,
         "clip": _sha256(np.ascontiguousarray(request.clip).tobytes()),
         "audio": _file_sha256(request.audio_path),
+        "clip_text": request.clip_text,
         "impostor": [_file_sha256(request.impostor_audio), request.impostor_text],
         "enrolment": {name: _sha256(vector.tobytes()) for name, vector in sorted(enrolment.items())},
     }

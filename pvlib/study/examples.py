@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 
-from pvlib import audio, hub, paths, systems
+from pvlib import audio, hub, systems
 from pvlib.config import Profile, get_profile
 from pvlib.metrics import dnsmos
 from pvlib.study import manifest as manifests
@@ -92,16 +91,7 @@ def true_words(manifest: str, utterance: str) -> list[tuple[str, float, float]]:
 
     Raises ManifestError when the file of word times is damaged.
     """
-    path = paths.MANIFESTS / f"{manifest}-words.json"
-    if not path.exists():
-        return []
-    try:
-        times = json.loads(path.read_text(encoding="utf-8"))
-        return [(str(word), float(start), float(end)) for word, start, end in times.get(utterance, [])]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ManifestError(
-            f"{path} cannot be read ({error}); restore it with `git checkout -- {path}`"
-        ) from error
+    return manifests.word_times(manifest).get(utterance, [])
 
 
 def mel_distance(one: np.ndarray, other: np.ndarray) -> float:

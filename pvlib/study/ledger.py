@@ -71,16 +71,7 @@ def load(path: Path | None = None) -> list[Claim]:
     the file and the claim.
     """
     path = path or paths.DATA / "claims.yaml"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise LedgerError(f"{path} is missing; restore it with `git checkout -- {path}`") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise LedgerError(
-            f"{path} cannot be read: {error}; restore it with `git checkout -- {path}`"
-        ) from error
-    if not isinstance(content, dict) or not isinstance(content.get("claims"), list):
-        raise LedgerError(f"{path} holds no list `claims`")
+    content = _content(path)
     short = content.get("systems") or {}
     claims: dict[str, Claim] = {}
     for position, raw in enumerate(content["claims"], 1):
@@ -100,6 +91,25 @@ def load(path: Path | None = None) -> list[Claim]:
                     f"{path}: claim {claim.id}: there is no claim {reference.removeprefix('claim:')!r}"
                 )
     return list(claims.values())
+
+
+def short_names() -> dict[str, str]:
+    """Short names of systems in the committed ledger, and the systems they stand for. Raises LedgerError."""
+    return dict(_content(paths.DATA / "claims.yaml").get("systems") or {})
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise LedgerError(f"{path} is missing; restore it with `git checkout -- {path}`") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise LedgerError(
+            f"{path} cannot be read: {error}; restore it with `git checkout -- {path}`"
+        ) from error
+    if not isinstance(content, dict) or not isinstance(content.get("claims"), list):
+        raise LedgerError(f"{path} holds no list `claims`")
+    return content
 
 
 def check_claim(claim: Claim) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from pvlib import audio, paths
 from pvlib.systems.base import Request
+from pvlib.text import heard_until
 
 COLUMNS = ("utterance", "speaker", "text", "words", "bucket", "audio", "clip", "seed")
 BUCKETS = ("ultra-short", "short", "long")
@@ -60,12 +61,20 @@ class Manifest:
         return self.table.iloc[_order(self.table, seed)[:size]].reset_index(drop=True)
 
     def requests(self, rows: pd.DataFrame | None = None) -> list[Request]:
-        """Rows as requests, clips read from disk. Raises AudioError on a clip that cannot be read."""
-        rows = self.table if rows is None else rows
-        impostors = _impostors(self.table)
-        return [self._request(row, impostors[row.utterance]) for row in rows.itertuples()]
+        """Rows as requests, clips read from disk, their true words where the manifest has word times.
 
-    def _request(self, row: object, impostor: tuple[str, str] | None) -> Request:
+        Raises AudioError on a clip that cannot be read, ManifestError on a damaged file of word times.
+        """
+        rows = self.table if rows is None else rows
+        impostors, times = _impostors(self.table), word_times(self.name)
+        return [
+            self._request(row, impostors[row.utterance], times.get(row.utterance))
+            for row in rows.itertuples()
+        ]
+
+    def _request(
+        self, row: object, impostor: tuple[str, str] | None, times: list[tuple[str, float, float]] | None
+    ) -> Request:
         clip = audio.load(self.folder / row.clip)
         if len(clip) != audio.CLIP_SAMPLES:
             raise ManifestError(
@@ -83,6 +92,7 @@ class Manifest:
             bucket=row.bucket,
             impostor_audio=self.folder / impostor[0] if impostor else None,
             impostor_text=impostor[1] if impostor else "",
+            clip_text=None if times is None else heard_until(times, audio.CLIP_SECONDS),
         )
 
 
@@ -103,6 +113,26 @@ def read(name: str) -> Manifest:
     check(table, path, paths.DATA)
     enrolment, sha256 = _enrolment(paths.MANIFESTS / f"{name.removesuffix('-test')}-enrolment.npz", table)
     return Manifest(name, table, paths.DATA, enrolment, sha256)
+
+
+def word_times(name: str) -> dict[str, list[tuple[str, float, float]]]:
+    """Utterance -> (word, start, end in s) of its true recording; empty where a manifest has no word times.
+
+    Raises ManifestError when the file of word times is damaged.
+    """
+    path = paths.MANIFESTS / f"{name}-words.json"
+    if not path.exists():
+        return {}
+    try:
+        times = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            utterance: [(str(word), float(start), float(end)) for word, start, end in words]
+            for utterance, words in times.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ManifestError(
+            f"{path} cannot be read ({error}); restore it with `git checkout -- {path}`"
+        ) from error
 
 
 def demo(seed: int = 0) -> Manifest:

@@ -11,6 +11,7 @@ import pandas as pd
 from pvlib.metrics.cfr import catastrophic
 from pvlib.study.statistics import cohens_d, holm, mcnemar, paired_bootstrap, paired_t, wilcoxon
 
+LEAST = 6  # pairs below which no verdict is drawn: of five, even the signed-rank test can never reach 0.05
 COLUMNS = (
     "metric",
     "one",

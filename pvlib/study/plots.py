@@ -304,6 +304,29 @@ def by_place(lost: pd.DataFrame, parts: int = 5) -> Figure:
     return figure
 
 
+@styled
+def effects(table: pd.DataFrame, criterion: float) -> Figure:
+    """Effects d of variants with their 95 % intervals, a row per variant, a panel per metric.
+
+    table: see `ablations.table`; a line without a test stays empty. criterion: |d| marked by dashed lines.
+    """
+    metrics, variants = list(dict.fromkeys(table["metric"])), list(dict.fromkeys(table["variant"]))[::-1]
+    figure = Figure(figsize=(8.2, 0.3 * len(variants) + 1.3), layout="constrained")
+    for ax, metric in zip(np.atleast_1d(figure.subplots(1, len(metrics), sharey=True)), metrics, strict=True):
+        own = table[table["metric"] == metric].dropna(subset=["d"])
+        where = own["variant"].map(variants.index)
+        bars = {"xerr": _bars(own, "d", "d_low", "d_high"), "capsize": 2.5, "ms": 5}
+        ax.errorbar(
+            own["d"], where, fmt=look("personavoice").marker, color=look("personavoice").colour, **bars
+        )
+        ax.axvline(0, color="#000000", lw=0.8)
+        for end in (-criterion, criterion):
+            ax.axvline(end, color="#7a7a7a", lw=0.8, ls="--")
+        ax.set_yticks(range(len(variants)), variants)
+        ax.set_xlabel(f"d, variant - pipeline\n{label(metric)}")
+    return figure
+
+
 VERDICT_COLOURS = {
     "supported": "#009e73",
     "arithmetic-ok": "#8fd0b9",

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from pvlib import paths, systems
 from pvlib.config import Profile, get_profile
-from pvlib.study import cards, launch, provenance, report, sweeps, tables, world_figures
+from pvlib.study import ablations, cards, launch, provenance, report, sweeps, tables, world_figures
 from pvlib.study import manifest as manifests
 from pvlib.study.evaluate import evaluate
 from pvlib.study.rows import write_text
@@ -47,6 +47,7 @@ class Needs:
     demo: bool = False
     speed: bool = False
     sweep: bool = False
+    ablations: bool = False
     logs: bool = False
 
 
@@ -54,6 +55,7 @@ NOTEBOOKS = {
     "00_start_here": Needs(demo=True),
     "04_ceag_and_attention": Needs(),
     "06_main_results": Needs(rows=True, demo=True, speed=True),
+    "07_ablations": Needs(ablations=True),
     "08_catastrophic_failures": Needs(rows=True),
     "09_pareto_frontier": Needs(rows=True, speed=True, sweep=True),
     "10_waveforms_and_spectrograms": Needs(rows=True),
@@ -167,6 +169,8 @@ def prepare(
     if any(need.sweep for need in needs):
         sweeps.sweep(profile, samples, progress=progress)
         sweeps.speeds(profile, utterances=sweeps.timed(samples), progress=progress)
+    if any(need.ablations for need in needs):
+        ablations.rows(profile, samples, progress=progress)
     return "" if rows is None else tables.html(tables.key_results(rows, speed, demo))
 
 
@@ -181,12 +185,16 @@ def reproduce(
 
     samples: utterances of the study; by default the profile's own number, and all of them when recording.
     record: refresh what is committed (notebooks with outputs, figures, rows, the README's results block); only a
-    complete run may do so. only: some notebooks, by name or number. jobs: processes that share the synthesis.
+    complete run may do so, and the ablations, hours of work on all utterances, are no part of it. only: some notebooks, by name or number. jobs: processes that share the synthesis.
     Raises ReproduceError on a notebook that is unknown or fails and on an incomplete recorded run, and what the
     study raises (ConfigError, ManifestError, WeightsError, RowsError, RanksError).
     """
     settings = get_profile(profile)
-    complete = [name for name, needs in NOTEBOOKS.items() if settings.embedded or not needs.logs]
+    complete = [
+        name
+        for name, needs in NOTEBOOKS.items()
+        if (settings.embedded or not needs.logs) and not (record and needs.ablations)
+    ]
     names = [name for name in choose(only) if name in complete]
     samples = samples or (settings.samples if record else settings.default_samples)
     if record and (names != complete or samples != settings.samples):

@@ -138,10 +138,13 @@ def html(table: pd.DataFrame) -> str:
 
 
 def results_markdown(profile: str) -> str:
-    """The README's results, from committed files only (`data/results/<profile>`). Raises RowsError, TableError."""
+    """The README's results, from committed files only (`data/results/<profile>`): systems, not their variants.
+
+    Raises RowsError, TableError.
+    """
     folder = paths.RESULTS / profile
     provenance = row_files.provenance(profile)
-    rows = row_files.committed(profile, provenance["systems"])
+    rows = row_files.committed(profile, [name for name in provenance["systems"] if "@" not in name])
     demo_path = folder / "demo.csv"
     demo = row_files.read_csv(demo_path) if demo_path.exists() else None
     measured = measure(rows)

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from pvlib.audio import SAMPLE_RATE, AudioError
+from pvlib.text import TextError
 
 MIN_RESULT_SECONDS = 0.1  # shorter sound is no utterance, and the judges cannot hear it
 
@@ -22,6 +23,7 @@ class Request:
 
     clip: (24000,) float32 at 24 kHz. audio_path: the speaker's true recording of the text, where there is one.
     impostor_audio, impostor_text: another speaker's true recording and what it says, for the impostor system.
+    clip_text: the true words of the clip, None where nobody knows them; for oracles only.
     """
 
     utterance: str
@@ -34,6 +36,7 @@ class Request:
     bucket: str
     impostor_audio: Path | None = None
     impostor_text: str = ""
+    clip_text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,16 @@ def failure(error: Exception, reference_text: str = "", spoken_text: str | None 
     """A failed result that keeps the class and the message of the error, on one line."""
     message = " ".join(f"{type(error).__name__}: {error}".split())
     return Result(None, reference_text, float("nan"), message, spoken_text)
+
+
+def true_transcript(request: Request) -> str:
+    """The true words of a request's clip, for an oracle. Raises TextError where nobody knows them."""
+    if request.clip_text is None:
+        raise TextError(
+            f"{request.utterance}: this manifest has no word times, so the true transcript of the clip is not known; "
+            "leave this system out"
+        )
+    return request.clip_text
 
 
 def recording(path: Path | None, utterance: str) -> Path:

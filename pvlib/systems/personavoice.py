@@ -1,4 +1,8 @@
-"""PersonaVoice, as `pvlib.voice` makes it: front end, LAAG, one batch for the chunks of all requests."""
+"""PersonaVoice, as `pvlib.voice` makes it: front end, LAAG, one batch for the chunks of all requests.
+
+The variants `oracle_transcript` and `oracle_duration` are told what no user can know: the true words of the clip, and
+the length of the true recording.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,9 @@ from typing import Any
 
 import torch
 
-from pvlib.audio import AudioError
+from pvlib.audio import HOP_LENGTH, AudioError, load
 from pvlib.config import Inference, Profile, get_profile
-from pvlib.systems.base import Progress, Request, Result, failure, result
+from pvlib.systems.base import Progress, Request, Result, failure, recording, result, true_transcript
 from pvlib.systems.fingerprint import fingerprint
 from pvlib.text import TextError
 from pvlib.voice import Job, PersonaVoice
@@ -51,19 +55,27 @@ class PersonaVoiceSystem:
 
     def synthesise(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Result]:
         results: dict[int, Result] = {}
-        jobs, prepared = {}, {}
+        jobs, prepared, durations = {}, {}, {}
+        inference = self.profile.inference
         for index, request in enumerate(requests):
             start = time.perf_counter()
             try:
-                reference = self.voice.reference(request.clip, name=f"the clip of {request.utterance}")
+                text = true_transcript(request) if inference.oracle_transcript else None
+                frames = None
+                if inference.oracle_duration:
+                    frames = len(load(recording(request.audio_path, request.utterance))) // HOP_LENGTH
+                reference = self.voice.reference(
+                    request.clip, text=text, name=f"the clip of {request.utterance}"
+                )
             except (AudioError, TextError) as error:
                 results[index] = failure(error)
                 continue
             jobs[index] = Job(reference, request.text, request.seed)
+            durations[index] = frames
             prepared[index] = time.perf_counter() - start
         if progress is not None and results:
             progress(len(results))
-        made = self.voice.synthesise(list(jobs.values()), progress, errors="return")
+        made = self.voice.synthesise(list(jobs.values()), progress, list(durations.values()), errors="return")
         for (index, job), speech in zip(jobs.items(), made, strict=True):
             if isinstance(speech, Exception):
                 results[index] = failure(speech, job.reference.text)

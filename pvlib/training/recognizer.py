@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pvlib import audio, recognizer
 from pvlib.config import MINI, Profile
+from pvlib.text import heard_until
 from pvlib.training import machine
 from pvlib.training.common import Ema, Run, TrainingError, autocast, batches_by_length, default_device
 from pvlib.training.features import MelCache, mel_cache, pad
@@ -230,12 +231,7 @@ def _read(model: recognizer.CTCRecognizer, cache: MelCache, items: list[tuple[in
 
 def first_second(words: list[tuple[str, float, float]], alphabet: str) -> str:
     """What is heard in the first second; the word it ends in keeps its first letters in proportion."""
-    heard = [
-        word[: round(min(1.0, (audio.CLIP_SECONDS - begin) / max(end - begin, 1e-3)) * len(word))]
-        for word, begin, end in words
-        if begin < audio.CLIP_SECONDS
-    ]
-    return recognizer.normalise(" ".join(heard), alphabet)
+    return recognizer.normalise(heard_until(words, audio.CLIP_SECONDS), alphabet)
 
 
 def _parts(

@@ -1,0 +1,191 @@
+"""The pipeline with one thing changed, against the pipeline: modules left out, retired modules, oracles.
+
+A variant is one configuration. Its short name stands in `data/claims.yaml`, so that table and claim mean the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from pvlib.config import Profile, get_profile
+from pvlib.metrics.judges import Panel
+from pvlib.study import ledger, reported, statistics
+from pvlib.study.claims import Evidence
+from pvlib.study.evaluate import evaluate
+from pvlib.study.manifest import Manifest
+from pvlib.study.measure import in_stratum
+from pvlib.study.pairs import LEAST, aligned, paired_line
+
+SYSTEM = "personavoice"
+NOTEBOOK = "07"
+MODULES = (
+    "without LAAG",
+    "without chunking",
+    "without boundary hardening",
+    "without VAD",
+    "without RMS",
+    "without front end",
+)
+RETIRED = {  # the paper's name of a module -> variants here; none yet where it has still to be trained
+    "IBOP": ("IBOP",),
+    "AM-ODE": ("AM-ODE",),
+    "TD-CFG": ("TD-CFG",),
+    "SBM": ("SBM",),
+    "GRPO": ("GRPO",),
+    "Duration Predictor": (),
+    "Reference Enhancer": ("reference enhancer",),
+    "Best-of-N": ("best of 3", "best of 3 with boost"),
+}
+ORACLES = ("true transcript", "true duration")  # nobody who only has a clip and a text can have these
+METRICS = ("secs_ecapa_clip", "wer_capped")
+CRITERION = 0.1  # |d| that the paper asks of a module
+
+SHARE = 4  # one utterance in so many of the study is ablated, unless the study is complete
+FEWEST = 8  # but no fewer than this, where there are so many
+
+
+def size(profile: Profile, samples: int) -> int:
+    """How many utterances each variant takes of a study with `samples`: a share of them, all of a complete study."""
+    return samples if samples >= profile.samples else min(samples, max(FEWEST, samples // SHARE))
+
+
+def variants() -> dict[str, str]:
+    """The systems of all variants, and their short names, in the order of the tables. Raises LedgerError."""
+    names = ledger.short_names()
+    wanted = [*MODULES, *(short for shorts in RETIRED.values() for short in shorts), *ORACLES]
+    if missing := [short for short in wanted if short not in names]:
+        raise ledger.LedgerError(f"data/claims.yaml has no system {missing[0]!r}; restore it with git")
+    return {names[short]: short for short in wanted}
+
+
+def rows(
+    profile: Profile | str,
+    samples: int,
+    *,
+    utterances: int = 0,
+    seed: int | None = None,
+    manifest: Manifest | None = None,
+    judges: Panel | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Rows of the pipeline and of every variant, computed and cached as `evaluate` does.
+
+    samples: utterances of the study; its first `utterances` are taken, or `size(samples)` where that is 0. Raises
+    what `evaluate` raises.
+    """
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    count = utterances or size(profile, samples)
+    options = {"seed": seed, "manifest": manifest, "judges": judges, "progress": progress}
+    return evaluate(profile, [SYSTEM, *variants()], count, **options)
+
+
+def table(
+    rows: pd.DataFrame,
+    shorts: Sequence[str],
+    metrics: Sequence[str] = METRICS,
+    stratum: str = "overall",
+) -> pd.DataFrame:
+    """Variants against the pipeline, a line per variant and metric, with paired tests.
+
+    Columns: variant, metric, n, left_out, pipeline, with_variant (means), difference (variant - pipeline) with a 95 %
+    interval from resampled speakers (low, high), d (d_z, with d_low and d_high), test, p, p_wilcoxon, p_holm (Holm
+    over this table). With fewer than six pairs there are means and no test.
+    Raises KeyError on a short name without a variant, ValueError on rows that do not fit together.
+    """
+    by_short = {short: system for system, short in variants().items()}
+    rows = in_stratum(rows, stratum)
+    own = rows[rows["system"] == SYSTEM]
+    lines = [
+        {"variant": short, **_line(rows[rows["system"] == by_short[short]], own, metric)}
+        for short in shorts
+        for metric in metrics
+    ]
+    columns = ["variant", "metric", "n", "left_out", "pipeline", "with_variant", "difference", "low", "high"]
+    columns += ["d", "d_low", "d_high", "test", "p", "p_wilcoxon"]
+    found = pd.DataFrame(lines, columns=columns)
+    return found.assign(p_holm=statistics.holm(found["p"]))
+
+
+def _line(variant: pd.DataFrame, own: pd.DataFrame, metric: str) -> dict[str, object]:
+    both = aligned(variant, own, metric)
+    pairs = both.dropna(subset=["one", "other"])
+    if len(pairs) < LEAST:
+        means = {"pipeline": pairs["other"].mean(), "with_variant": pairs["one"].mean()}
+        difference = means["with_variant"] - means["pipeline"]
+        left_out = len(both) - len(pairs)
+        return {"metric": metric, "n": len(pairs), "left_out": left_out, "difference": difference, **means}
+    line = paired_line(variant, own, metric)
+    return {**line, "pipeline": line["mean_other"], "with_variant": line["mean_one"]}
+
+
+def retired(found: pd.DataFrame) -> pd.DataFrame:
+    """The paper's table of retired modules with what was measured beside it, a line per module, variant and metric.
+
+    found: `table` of their variants. Columns: module, p (paper), d (paper), reason (paper), status (paper), then
+    variant, metric, n, difference, d, d_low, d_high, p, p_holm; "-" where the paper says nothing.
+    """
+    paper = reported.read("retired_modules")
+    lines = []
+    for module, shorts in RETIRED.items():
+        theirs = {
+            f"{metric} (paper)": _printed(paper, f"{name}", module)
+            for metric, name in (
+                ("p", "p_value"),
+                ("d", "cohens_d"),
+                ("reason", "reason"),
+                ("status", "status"),
+            )
+        }
+        own = found[found["variant"].isin(shorts)]
+        measured = ["variant", "metric", "n", "difference", "d", "d_low", "d_high", "p", "p_holm"]
+        if own.empty:
+            own = pd.DataFrame([{"variant": "not measured"}])
+        lines.append(
+            own.reindex(columns=measured).assign(module=module, **theirs)[["module", *theirs, *measured]]
+        )
+    return pd.concat(lines, ignore_index=True).astype({"n": "Int64"})
+
+
+def _printed(paper: pd.DataFrame, metric: str, module: str) -> str:
+    entry = reported.printed(paper, metric, module)
+    return "-" if entry is None else str(entry["value"])
+
+
+def claims(profile: str, rows: pd.DataFrame, manifest: Manifest | None = None) -> pd.DataFrame:
+    """The claims that name this notebook, each with its verdict from these rows; columns as `ledger.COLUMNS`.
+
+    rows: of `rows`. Holm's correction runs over these claims. Raises LedgerError.
+    """
+    loaded = ledger.load()
+    chosen = [claim.id for claim in loaded if claim.notebook == NOTEBOOK]
+    found: Evidence = ledger.evidence(profile, rows, {}, manifest=manifest)
+    return ledger.scoreboard(found, loaded, only=chosen)
+
+
+def summary(found: pd.DataFrame, name: str) -> str:
+    """One sentence: which variants of a table differ from the pipeline after Holm's correction. name: of the table."""
+    tested = found.dropna(subset=["p"])
+    if tested.empty:
+        return f"{name}: fewer than {LEAST} pairs, so nothing is tested; take more utterances."
+    n, least = int(tested["n"].min()), statistics.detectable(int(tested["n"].min()))
+    shown = tested[tested["p_holm"] < statistics.ALPHA]
+    words = "; ".join(
+        f"{line.variant}, `{line.metric}` {line.difference:+.3f} (d = {line.d:+.2f}, Holm's p = {line.p_holm:.3g})"
+        for line in shown.itertuples()
+    )
+    return (
+        f"{name}: of {len(tested)} paired tests {len(shown)} hold after Holm's correction"
+        f"{': ' + words if words else ''}. With {n} pairs an effect below |d| = {least:.2f} is missed more often than "
+        f"one time in five, and the paper's criterion is {CRITERION}."
+    )
+
+
+def identical(rows: pd.DataFrame, short: str) -> str:
+    """One sentence: in how many rows a variant differs from the pipeline at all, in words heard and similarity."""
+    system = {short: system for system, short in variants().items()}[short]
+    keys, judged = ["utterance", "seed"], ["hypothesis", "wer", "secs_ecapa_clip", "secs_ge2e_clip"]
+    one, other = (rows[rows["system"] == name].set_index(keys)[judged] for name in (system, SYSTEM))
+    apart = int(one.round(6).compare(other.loc[one.index].round(6)).shape[0])
+    return f"{short}: {apart} of {len(one)} rows differ from the pipeline's."

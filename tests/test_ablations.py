@@ -1,0 +1,147 @@
+"""Tables of variants on made-up rows: signs, corrections, the paper's words beside them, verdicts that turn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pvlib import systems
+from pvlib.config import MINI
+from pvlib.study import ablations, ledger, look, manifest, plots, reported, statistics
+
+SECS = ("secs_ecapa_clip", "secs_ecapa_speaker", "secs_ge2e_clip", "secs_ge2e_speaker")
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    """The pipeline and all variants on 48 utterances; without VAD is worse by 0.3, AM-ODE the very same."""
+    sample = manifest.read("mini-test").sample(48)
+    rng = np.random.default_rng(0)
+    base = {name: rng.normal(0.6, 0.1, 48) for name in (*SECS, "wer")}
+    tables = []
+    for system in (ablations.SYSTEM, *ablations.variants()):
+        short = ablations.variants().get(system, "")
+        shift = 0.0 if short in ("", "AM-ODE") else rng.normal(0, 0.02, 48)
+        if short == "without VAD":
+            shift = shift - 0.3
+        values = {name: base[name] + shift for name in SECS} | {"wer": np.abs(base["wer"] - shift)}
+        own = sample[["utterance", "speaker", "words", "bucket", "seed", "text"]].assign(
+            **values, system=system
+        )
+        constant = {"reference_seconds": 1.0, "reference_text": "a", "hypothesis": "b", "dnsmos": 3.0}
+        constant |= {"generated_seconds": 2.0, "synthesis_seconds": 1.0, "error": ""}
+        tables.append(own.assign(wer_capped=own["wer"].clip(upper=1), **constant))
+    return pd.concat(tables, ignore_index=True)
+
+
+def test_a_module_that_is_missed_is_found_and_the_rest_is_not(rows):
+    found = ablations.table(rows, ablations.MODULES)
+    assert list(found["variant"].unique()) == list(ablations.MODULES)
+    shown = found[found["p_holm"] < 0.05]
+    assert set(shown["variant"]) == {"without VAD"} and set(shown["metric"]) == set(ablations.METRICS)
+    secs, wer = (shown.set_index("metric").loc[name] for name in ablations.METRICS)
+    assert secs["difference"] == pytest.approx(-0.3, abs=0.01) and wer["difference"] > 0
+    assert secs["difference"] == pytest.approx(secs["with_variant"] - secs["pipeline"])
+    assert secs["low"] < -0.3 < secs["high"] and secs["d"] < -5 and secs["n"] == 48
+    np.testing.assert_allclose(found["p_holm"], statistics.holm(found["p"]))
+    assert "2 hold after Holm's correction" in ablations.summary(found, "Modules")
+    assert "`secs_ecapa_clip` -0.3" in ablations.summary(found, "Modules")
+
+
+def test_the_identity_is_counted_row_by_row(rows):
+    assert ablations.identical(rows, "AM-ODE").startswith("AM-ODE: 0 of 48 rows differ")
+    assert ablations.identical(rows, "SBM").startswith("SBM: 48 of 48 rows differ")
+    (line,) = ablations.table(rows, ["AM-ODE"], ["wer_capped"]).to_dict("records")
+    assert (line["difference"], line["d"], line["p"]) == (0, 0, 1)
+
+
+def test_few_pairs_give_means_and_no_test(rows):
+    few = rows[rows["utterance"].isin(rows["utterance"].unique()[:5])]
+    found = ablations.table(few, ablations.ORACLES)
+    assert found[["p", "d", "p_holm"]].isna().all(axis=None) and (found["n"] == 5).all()
+    assert found["difference"].notna().all()
+    assert "take more utterances" in ablations.summary(found, "Oracles")
+    assert plots.effects(found, 0.1).axes
+
+
+def test_a_failed_synthesis_is_left_out_of_similarity_and_counted(rows):
+    broken = rows.copy()
+    broken.loc[broken["system"].str.contains("sbm").to_numpy().nonzero()[0][:3], list(SECS)] = float("nan")
+    found = ablations.table(broken, ["SBM"]).set_index("metric")
+    assert found.loc["secs_ecapa_clip", ["n", "left_out"]].tolist() == [45, 3]
+    assert found.loc["wer_capped", ["n", "left_out"]].tolist() == [48, 0]
+
+
+def test_the_papers_table_stands_beside_ours(rows):
+    shorts = [short for names in ablations.RETIRED.values() for short in names]
+    table = ablations.retired(ablations.table(rows, shorts))
+    assert set(table["module"]) == set(reported.read("retired_modules")["system"])
+    ibop = table[table["module"] == "IBOP"].iloc[0]
+    assert (ibop["p (paper)"], ibop["d (paper)"], ibop["status (paper)"]) == (
+        "0.85 / 0.51",
+        "<0.05",
+        "Removed",
+    )
+    assert table[table["module"] == "Best-of-N"]["variant"].nunique() == 2
+    waiting = table[table["module"] == "Duration Predictor"].iloc[0]
+    assert waiting["variant"] == "not measured" and np.isnan(waiting["d"])
+
+
+def test_claims_of_the_notebook_get_verdicts_from_these_rows(rows):
+    board = ablations.claims("mini", rows).set_index("id")
+    assert board.loc["vad-helps", "verdict"] == "supported"
+    assert board.loc["am-ode-identity", "verdict"] == "supported"
+    assert board.loc["film-validated", "verdict"] == "untested"  # its adapter is not trained
+    worse = rows.copy()
+    own = worse["system"] == ablations.SYSTEM
+    worse.loc[own, "secs_ecapa_clip"] -= 0.9
+    worse.loc[own & (worse["utterance"] == worse["utterance"].iloc[0]), "hypothesis"] = "else"
+    turned = ablations.claims("mini", worse).set_index("id")
+    assert turned.loc["vad-helps", "verdict"] == turned.loc["am-ode-identity", "verdict"] == "contradicted"
+    with pytest.raises(ledger.LedgerError, match="has no row of"):
+        ablations.claims("mini", rows.iloc[:-1])
+
+
+def test_every_variant_changes_one_thing_of_the_pipeline():
+    for name in ablations.variants():
+        base, parameters = systems.parse(name)
+        assert base == ablations.SYSTEM and 1 <= len(parameters) <= 2
+
+
+def test_a_share_is_ablated_unless_the_study_is_complete():
+    assert [ablations.size(MINI, n) for n in (4, 20, 40, 120, 200)] == [4, 8, 10, 30, 200]
+    assert ablations.size(replace(MINI, samples=40), 40) == 40
+
+
+def test_rows_are_asked_for_by_name(monkeypatch):
+    asked = {}
+
+    def evaluate(profile, names, samples, **options):
+        asked.update(names=names, samples=samples, **options)
+        return pd.DataFrame()
+
+    monkeypatch.setattr(ablations, "evaluate", evaluate)
+    ablations.rows("mini", 40, seed=1)
+    assert asked["names"] == ["personavoice", *ablations.variants()] and (
+        asked["samples"],
+        asked["seed"],
+    ) == (10, 1)
+    ablations.rows("mini", 40, utterances=3)
+    assert asked["samples"] == 3
+
+
+def test_effects_are_drawn_where_they_were_found(rows, tmp_path):
+    found = ablations.table(rows, ablations.MODULES)
+    figure = plots.effects(found, 0.1)
+    assert len(figure.axes) == len(ablations.METRICS)
+    drawn = [
+        x
+        for line in figure.axes[0].lines
+        if line.get_marker() == look.look("personavoice").marker
+        for x in line.get_xdata()
+    ]
+    assert np.allclose(sorted(drawn), sorted(found.loc[found["metric"] == "secs_ecapa_clip", "d"]))
+    assert len(look.keep(figure, "effects", tmp_path).data) > 3000
