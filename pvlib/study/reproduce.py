@@ -185,7 +185,8 @@ def reproduce(
 
     samples: utterances of the study; by default the profile's own number, and all of them when recording.
     record: refresh what is committed (notebooks with outputs, figures, rows, the README's results block); only a
-    complete run may do so, and the ablations, hours of work on all utterances, are no part of it. only: some notebooks, by name or number. jobs: processes that share the synthesis.
+    complete run may do so. The ablations, hours of work on all utterances, are no part of it. only: some notebooks,
+    by name or number. jobs: processes that share the synthesis.
     Raises ReproduceError on a notebook that is unknown or fails and on an incomplete recorded run, and what the
     study raises (ConfigError, ManifestError, WeightsError, RowsError, RanksError).
     """
