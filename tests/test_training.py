@@ -61,6 +61,15 @@ def test_it_learns_and_its_weights_load(toy_corpus):
     assert loaded.weights_of("fox").shape == (3,)
 
 
+def test_steps_lost_by_a_kill_leave_the_log(toy_corpus):
+    train(25)
+    log = paths.TRAINING / "backbone" / "log.csv"
+    whole = log.read_text()
+    log.write_text(whole + whole.splitlines()[-1].replace("25,", "50,", 1) + "\n")
+    train(25)
+    assert log.read_text().splitlines() == whole.splitlines()
+
+
 @pytest.mark.parametrize("conditioning", ["average", "padded"])
 def test_other_conditionings_train(toy_corpus, conditioning):
     trainer.train(profile(conditioning), steps=2)

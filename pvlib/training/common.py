@@ -53,7 +53,6 @@ class Run:
         self.step, self.seconds = 0, 0.0
         self.commands: list[str] = []  # one for each time the run was taken up with other settings
         self.save_every_seconds = save_every_seconds
-        self._columns: list[str] | None = None
 
     def resume(self) -> bool:
         """Load the last state where there is one. Returns whether there was.
@@ -83,7 +82,22 @@ class Run:
         self.step, self.seconds = state["step"], state["seconds"]
         self.commands = list(state.get("commands", []))
         torch.set_rng_state(state["rng"])
+        for name in ("log.csv", "dev.csv"):
+            self._forget(self.folder / name)
         return True
+
+    def _forget(self, path: Path) -> None:
+        """Drop what was logged after the state was saved: those steps are done again."""
+        if not path.exists():
+            return
+        with path.open(newline="") as file:
+            header, *rows = csv.reader(file)
+        kept = [row for row in rows if int(row[0]) <= self.step]
+        if len(kept) < len(rows):
+            partial = path.with_suffix(".part")
+            with partial.open("w", newline="") as file:
+                csv.writer(file).writerows([header, *kept])
+            os.replace(partial, path)
 
     def save(self) -> None:
         """Write the state beside the old one, then swap: a full disk or a kill leaves the old one whole."""
