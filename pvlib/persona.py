@@ -30,6 +30,8 @@ Encode = Callable[[Sequence[str]], Tensor]  # texts -> (n, d) of norm 1, such as
 
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]|[^\W_]+(?:['’-][^\W_]+)*")
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])\s*|\n+")
+_SIDES = [side for poles in persona_words.ANCHORS.values() for side in poles]
+_ANCHOR_TEXTS, _ANCHOR_COUNTS = [text for side in _SIDES for text in side], [len(side) for side in _SIDES]
 _MAX_SENTENCE_WORDS = 100  # of an unpunctuated text, so that the encoder reads all of it
 
 
@@ -66,7 +68,8 @@ class PersonaExtractor:
     def __init__(self, encode: Encode, settings: Persona | None = None) -> None:
         self.encode = encode
         self.settings = settings or Persona()
-        anchors = {trait: [encode(side) for side in poles] for trait, poles in persona_words.ANCHORS.items()}
+        embedded = iter(encode(_ANCHOR_TEXTS).split(_ANCHOR_COUNTS))
+        anchors = {trait: [next(embedded), next(embedded)] for trait in persona_words.ANCHORS}
         self._directions = torch.stack(
             [anchors[trait][0].mean(0) - anchors[trait][1].mean(0) for trait in TRAITS]
         )
@@ -91,28 +94,50 @@ class PersonaExtractor:
         in a third script is neutral, which `read_share` tells.
         Raises PersonaError on a chat that is not text or longer than `max_chars`, and on an unusable recall.
         """
-        messages = check_chat(chat, self.settings)
-        recalls = check_recalls(structured_recalls or {})
+        return self.batch([chat], [structured_recalls or {}])[0]
+
+    def batch(
+        self,
+        chats: Sequence[str | Sequence[str]],
+        recalls: Sequence[Mapping[str, float]] | None = None,
+    ) -> list[PersonaProfile]:
+        """Several people at once, as if one by one but with one call of the encoder. recalls: one mapping per chat."""
+        messages = [check_chat(chat, self.settings) for chat in chats]
+        told = [check_recalls(one) for one in recalls or [{}] * len(messages)]
+        if len(told) != len(messages):
+            raise PersonaError(
+                f"{len(messages)} chats, {len(told)} recalls; give one mapping, {{}} for none, per chat"
+            )
+        pieces = [[piece for message in chat for piece in sentences(message)] for chat in messages]
+        legible = [[piece for piece in own if is_latin(piece)] for own in pieces]
+        texts = [piece for own in legible for piece in own]
+        embedded = self.encode(texts).split([len(own) for own in legible]) if texts else [None] * len(pieces)
+        return [self._profile(*person) for person in zip(messages, told, pieces, embedded, strict=True)]
+
+    def _profile(
+        self, messages: list[str], recalls: dict[str, float], pieces: list[str], embedded: Tensor | None
+    ) -> PersonaProfile:
         words = sum(len(_WORD.findall(message)) for message in messages)
-        pieces = [piece for message in messages for piece in sentences(message)]
-        legible = [piece for piece in pieces if is_latin(piece)]
+        readable = 0 if embedded is None else len(embedded)
         by_sentence, by_word = dict.fromkeys(TRAITS, 0.0), dict.fromkeys(TRAITS, 0.0)
         style = torch.zeros(self.settings.embedding_dim)
-        if words >= self.settings.min_words:
-            embedded = self.encode(legible) if legible else self._usual[None]
-            if legible:
+        enough = words >= self.settings.min_words
+        if enough:
+            meaning = torch.zeros_like(self._usual)
+            if readable:
                 by_sentence = self.score(embedded)
+                meaning = embedded.mean(0) - self._usual
             by_word = lexicon_scores(messages)
-            style = text_style_embedding(messages, embedded.mean(0) - self._usual, self.settings)
+            style = text_style_embedding(messages, meaning, self.settings)
+        weight = self.settings.recall_weight if enough else 1.0
         traits = {}
         for trait in TRAITS:
             own = (
                 self.settings.sentence_weight * by_sentence[trait]
                 + self.settings.lexicon_weight * by_word[trait]
             )
-            weight = self.settings.recall_weight if words >= self.settings.min_words else 1.0
             traits[trait] = (1 - weight) * own + weight * recalls[trait] if trait in recalls else own
-        share = len(legible) / len(pieces) if pieces else 0.0
+        share = readable / len(pieces) if pieces else 0.0
         return PersonaProfile(traits, by_sentence, by_word, words, share, style, self.settings)
 
     def score(self, embedded: Tensor) -> dict[str, float]:
@@ -227,8 +252,6 @@ def _whole(traits: Mapping[str, float]) -> dict[str, float]:
     return checked
 
 
-_USUAL = [text for poles in persona_words.ANCHORS.values() for side in poles for text in side]
-
 STYLE_FEATURES = (
     "words per message", "letters per word", "exclamations", "questions", "ellipses", "commas", "capitals",
     "lower-case starts", "first person", "contractions", "emoji", "East Asian characters",
@@ -273,7 +296,7 @@ def text_style_embedding(messages: Sequence[str], meaning: Tensor, settings: Per
     anchors, are scaled to norm 1 each and projected by a fixed matrix with orthonormal columns.
     """
     settings = settings or Persona()
-    own, usual = (torch.tensor(list(style_features(m).values())) for m in (messages, _USUAL))
+    own, usual = (torch.tensor(list(style_features(m).values())) for m in (messages, _ANCHOR_TEXTS))
     parts = [torch.nn.functional.normalize(part, dim=0) for part in (own - usual, meaning.float())]
     joined = torch.cat(parts)
     projected = orthonormal(len(joined), settings.embedding_dim, settings.projection_seed).T @ joined

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import yaml
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from pvlib import paths
+from pvlib import paths, persona
 from pvlib.config import TRAITS
-from pvlib.persona import PersonaExtractor
+from pvlib.persona import PersonaExtractor, PersonaProfile
 from pvlib.study.look import styled
 from pvlib.study.statistics import auc
 
@@ -37,7 +38,7 @@ def labelled(path: Path = CHATS) -> pd.DataFrame:
 
 def scored(chats: pd.DataFrame, extractor: PersonaExtractor) -> pd.DataFrame:
     """`labelled` with what the extractor reads off each chat: per trait NAME, NAME sentences and NAME lexicon."""
-    read = [extractor(chat) for chat in chats["chat"]]
+    read = extractor.batch(list(chats["chat"]))
     columns = {}
     for trait in TRAITS:
         columns[f"{trait} trait"] = [found.traits[trait] for found in read]
@@ -76,7 +77,7 @@ def auc_text(table: pd.DataFrame) -> pd.DataFrame:
 def conclusion(table: pd.DataFrame) -> str:
     """Sentences in Markdown: mean and worst trait against the targets, and what each kind of evidence adds."""
     whole = table[table["evidence"] == "trait"].set_index("trait")
-    mean, worst = whole.loc["mean"], whole.drop(index="mean")["auc"].idxmin()
+    mean, worst = whole.loc["mean"], weakest(table)
     met = {True: "met", False: "missed"}
     parts = table[table["trait"] == "mean"].set_index("evidence")["auc"]
     return "\n".join(
@@ -150,6 +151,35 @@ def auc_figure(table: pd.DataFrame) -> Figure:
 def traits_table(personas: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
     """Traits of personas, a line each."""
     return pd.DataFrame({name: dict(traits) for name, traits in personas.items()}).T[list(TRAITS)]
+
+
+def steps(profile: PersonaProfile) -> pd.DataFrame:
+    """How the traits of one person came about, a line each."""
+    columns = {"sentences": profile.sentences, "lexicon": profile.lexicon, "trait": profile.traits}
+    return pd.DataFrame(columns).loc[list(TRAITS)]
+
+
+def sizes(embeddings: Mapping[str, Tensor]) -> pd.DataFrame:
+    """Length and norm of each embedding, a line each."""
+    rows = {name: {"numbers": len(e), "norm": float(e.norm())} for name, e in embeddings.items()}
+    return pd.DataFrame(rows).T.astype({"numbers": int})
+
+
+def wishes(feedback: Sequence[str]) -> pd.DataFrame:
+    """What each piece of feedback changes, a line each. Raises PersonaError as `persona.read_feedback`."""
+    changes = pd.DataFrame([persona.read_feedback(one) for one in feedback], index=list(feedback))
+    return changes.reindex(columns=list(TRAITS)).fillna(0.0)
+
+
+def after(traits: Mapping[str, float], feedback: str) -> pd.DataFrame:
+    """Traits before and after feedback, a line each. Raises PersonaError as `persona.calibrate`."""
+    return traits_table({"before": traits, "after": persona.calibrate(traits, feedback)})
+
+
+def weakest(table: pd.DataFrame) -> str:
+    """The trait with the lowest AUC of all evidence together. table: see `auc_table`."""
+    whole = table[(table["evidence"] == "trait") & (table["trait"] != "mean")]
+    return str(whole.loc[whole["auc"].idxmin(), "trait"])
 
 
 def examples(scores: pd.DataFrame, trait: str, count: int = 2) -> pd.DataFrame:

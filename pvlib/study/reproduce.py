@@ -53,6 +53,7 @@ class Needs:
 NOTEBOOKS = {
     "00_start_here": Needs(demo=True),
     "04_ceag_and_attention": Needs(),
+    "05_persona_and_emotion": Needs(),
     "06_main_results": Needs(rows=True, demo=True, speed=True),
     "08_catastrophic_failures": Needs(rows=True),
     "09_pareto_frontier": Needs(rows=True, speed=True, sweep=True),
