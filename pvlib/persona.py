@@ -13,6 +13,7 @@ traits are those that a text *shows*.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import unicodedata
@@ -226,6 +227,11 @@ def orthonormal(rows: int, columns: int, seed: int) -> Tensor:
 
     QR of standard normal numbers with the diagonal of R made positive, which leaves one answer for every LAPACK.
     """
+    return _orthonormal(rows, columns, seed).clone()
+
+
+@functools.cache
+def _orthonormal(rows: int, columns: int, seed: int) -> Tensor:
     q, r = np.linalg.qr(np.random.default_rng(seed).standard_normal((rows, columns)))
     return torch.from_numpy((q * np.sign(np.diag(r))).astype(np.float32))
 
@@ -296,11 +302,16 @@ def text_style_embedding(messages: Sequence[str], meaning: Tensor, settings: Per
     anchors, are scaled to norm 1 each and projected by a fixed matrix with orthonormal columns.
     """
     settings = settings or Persona()
-    own, usual = (torch.tensor(list(style_features(m).values())) for m in (messages, _ANCHOR_TEXTS))
-    parts = [torch.nn.functional.normalize(part, dim=0) for part in (own - usual, meaning.float())]
+    manner = torch.tensor(list(style_features(messages).values())) - _usual_style()
+    parts = [torch.nn.functional.normalize(part, dim=0) for part in (manner, meaning.float())]
     joined = torch.cat(parts)
     projected = orthonormal(len(joined), settings.embedding_dim, settings.projection_seed).T @ joined
     return settings.embedding_norm * torch.nn.functional.normalize(projected, dim=0)
+
+
+@functools.cache
+def _usual_style() -> Tensor:
+    return torch.tensor(list(style_features(_ANCHOR_TEXTS).values()))
 
 
 def emotion_embedding(emotion: str | None, strength: float = 1.0) -> Tensor:

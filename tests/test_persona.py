@@ -206,21 +206,24 @@ def test_persona_embedding_has_its_norm_and_keeps_angles():
         persona.persona_embedding(dict.fromkeys(TRAITS[:4], 0.0))
 
 
-def test_text_style_tells_manner_apart_at_equal_content(extractor):
-    plain = ["We will meet at the station at six.", "I will bring the tickets for the concert."]
-    loud = ["WE WILL MEET AT THE STATION AT SIX!!!", "i will bring the tickets for the concert!!! 🎉🎉"]
-    a, b, other = (
-        extractor(chat).text_style_emb
-        for chat in (
-            plain,
-            loud,
-            ["We will eat at the harbour at seven.", "I will book the table for the dinner."],
-        )
-    )
-    assert a.shape == (64,)
-    for found in (a, b, other):
-        assert math.isclose(found.norm(), 0.1, rel_tol=1e-4)
-    assert a @ other > a @ b  # the same manner on another topic is nearer than the same words shouted
+def test_text_style_holds_manner_and_content_in_equal_shares(extractor, encoder):
+    plain = ["We will meet at the station.", "I'll bring the tickets, all of them."]
+    loud = ["we will MEET at the station!!!", "I'll bring the tickets, all of them... 🎉"]
+    a, b = (persona.style_features(chat) for chat in (plain, loud))
+    changed = {"exclamations", "ellipses", "capitals", "lower-case starts", "emoji"}
+    assert {name for name in a if a[name] < b[name]} == changed
+    assert all(a[name] == b[name] for name in a.keys() - changed) and a["contractions"] > 0
+    assert all(0 <= value < 1 for value in b.values())
+    assert not any(persona.style_features(["!?", ""]).values())
+    anchors = [text for poles in persona_words.ANCHORS.values() for side in poles for text in side]
+    manner = np.array(list(b.values())) - np.array(list(persona.style_features(anchors).values()))
+    pieces = [piece for message in loud for piece in persona.sentences(message)]
+    content = (encoder(pieces).mean(0) - encoder(anchors).mean(0)).numpy()
+    joined = np.concatenate([part / np.linalg.norm(part) for part in (manner, content)])
+    expected = persona.orthonormal(len(joined), 64, 42).numpy().T @ joined
+    found = extractor(loud).text_style_emb.numpy()
+    assert np.allclose(found, 0.1 * expected / np.linalg.norm(expected), atol=1e-5)
+    assert not np.allclose(found, extractor(plain).text_style_emb.numpy(), atol=1e-2)
 
 
 # Emotion
