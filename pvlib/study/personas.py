@@ -121,6 +121,7 @@ def radar(personas: Mapping[str, Mapping[str, float]]) -> Figure:
     ax.set_theta_offset(np.pi / 2)
     ax.set_theta_direction(-1)
     ax.set_xticks(angles, TRAITS)
+    ax.tick_params(axis="x", pad=16, labelsize=8.5)
     ax.set_ylim(-1, 1)
     ax.set_yticks([-0.5, 0, 0.5], ["-0.5", "0", "0.5"], fontsize=7)
     ax.set_title("Big Five traits, -1 (centre) to 1", fontsize=9, pad=18)
