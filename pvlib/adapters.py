@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from pvlib import config
+from pvlib.config import EMOTIONS
 from pvlib.film import FiLM
 from pvlib.oes import OES
-
-EMOTIONS = ("neutral", "happy", "sad", "angry")
 
 
 @dataclass(frozen=True)

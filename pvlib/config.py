@@ -10,6 +10,10 @@ from dataclasses import dataclass, field, fields, replace
 
 from pvlib.audio import N_MELS
 
+# The Big Five, each from -1 to 1 with the average person at 0
+TRAITS = ("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism")
+EMOTIONS = ("neutral", "happy", "sad", "angry")
+
 
 class ConfigError(ValueError):
     """A profile or parameter that does not exist, or a value out of its range."""
@@ -230,6 +234,28 @@ class Adapters:
 
 
 @dataclass(frozen=True)
+class Persona:
+    """How traits are read off a chat and recalls, and how they become embeddings (`pvlib.persona`).
+
+    Of the chat, similarity to anchor messages and the lexicon are added with their weights, chosen on
+    data/personas/dev.yaml; where there is a recall of a trait, it and the chat are averaged with `recall_weight`.
+    """
+
+    sentence_weight: float = 0.75
+    lexicon_weight: float = 0.25
+    recall_weight: float = 0.5  # the paper's released code
+    min_words: int = 3  # a chat of fewer says nothing
+    max_chars: int = 200_000
+    calibration_step: float = 0.2  # one "more" or "less"
+    embedding_dim: int = 64
+    embedding_norm: float = 0.1
+    keep_strength: bool = (
+        False  # False: every persona has the norm above; True: the extreme ones, others less
+    )
+    projection_seed: int = 42
+
+
+@dataclass(frozen=True)
 class AttentionLimits:
     """From when on an alignment counts as failed (`systems.sv2tts.attention.failures`)."""
 
@@ -267,6 +293,7 @@ class Profile:
     speaker_encoder: SpeakerEncoder = field(default_factory=SpeakerEncoder)
     recognizer: Recognizer = field(default_factory=Recognizer)
     adapters: Adapters = field(default_factory=Adapters)
+    persona: Persona = field(default_factory=Persona)
     sv2tts_encoder: GE2ENetwork = field(default_factory=GE2ENetwork)
     sv2tts_synthesizer: Synthesizer = field(default_factory=Synthesizer)
     sv2tts_vocoder: WaveRNN = field(default_factory=WaveRNN)

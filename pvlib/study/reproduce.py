@@ -54,6 +54,7 @@ class Needs:
 NOTEBOOKS = {
     "00_start_here": Needs(demo=True),
     "04_ceag_and_attention": Needs(),
+    "05_persona_and_emotion": Needs(),
     "06_main_results": Needs(rows=True, demo=True, speed=True),
     "07_ablations": Needs(ablations=True),
     "08_catastrophic_failures": Needs(rows=True),

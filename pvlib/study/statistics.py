@@ -95,6 +95,39 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def auc(
+    *groups: tuple[Sequence[float], Sequence[float]],
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """Area under the ROC curve, the chance that a high case scores above a low one (ties half): U / (n1 n2).
+
+    groups: one (scores of high cases, scores of low cases), or several, whose areas are averaged. The percentile
+    bootstrap draws high and low cases of each group apart, with replacement.
+    Raises ValueError on no group, an empty side, or a score that is not finite.
+    """
+    from scipy.stats import mannwhitneyu
+
+    if not groups:
+        raise ValueError("no scores: nothing to compare")
+    rng = np.random.default_rng(seed)
+    areas, draws, n = [], [], 0
+    for group in groups:
+        high, low = (np.asarray(side, dtype=float) for side in group)
+        if not len(high) or not len(low):
+            raise ValueError(f"{len(high)} high and {len(low)} low scores: an AUC needs both")
+        if not (np.isfinite(high).all() and np.isfinite(low).all()):
+            raise ValueError("a score is not finite; leave such cases out and say how many")
+        areas.append(mannwhitneyu(high, low).statistic / (len(high) * len(low)))
+        above = (np.sign(high[:, None] - low) + 1) / 2
+        counts = [rng.multinomial(len(s), np.full(len(s), 1 / len(s)), size=resamples) for s in (high, low)]
+        draws.append(((counts[0] @ above) * counts[1]).sum(1) / above.size)
+        n += len(high) + len(low)
+    ends = np.quantile(np.mean(draws, axis=0), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(np.mean(areas)), float(ends[0]), float(ends[1]), n, n)
+
+
 # Paired tests: a and b hold one value per utterance, in the same order
 
 

@@ -14,10 +14,11 @@ from tqdm.auto import tqdm
 
 from pvlib import paths
 from pvlib.audio import SAMPLE_RATE
+from pvlib.config import EMOTIONS, TRAITS
 from pvlib.world import engine, voices
 from pvlib.world.corpus import CorpusError, open_split
 from pvlib.world.rooms import ROOMS, SHARES, TEST_PLACES, TRAIN_PLACES, place_in
-from pvlib.world.voices import EMOTIONS, TRAITS, Speaker, draw_speaker
+from pvlib.world.voices import Speaker, draw_speaker
 from pvlib.world.words import Grammar
 
 SEED = 42

@@ -22,9 +22,6 @@ TRAIN_VARIANTS = (
 )  # fmt: skip
 HELD_OUT_VARIANTS = ("m6", "f3", "klatt3", "steph", "robert", "Gene2")  # only in dev and test
 
-EMOTIONS = ("neutral", "happy", "sad", "angry")
-TRAITS = ("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism")
-
 FRAME_MS = 5.0
 PERIODICITY_EVERY = 3  # aperiodicity is analysed on every third frame and held
 
