@@ -25,7 +25,7 @@ from pvlib.config import MINI, Profile
 from pvlib.recognizer import CTCRecognizer
 from pvlib.training import listening, machine
 from pvlib.training.attention import RowAttention
-from pvlib.training.common import Ema, Run, autocast, batches_by_length, default_device
+from pvlib.training.common import Ema, Run, autocast, batches_by_length, default_device, muon_and_adamw
 from pvlib.training.features import mel_cache, pad
 from pvlib.world.corpus import Corpus, open_split
 
@@ -150,21 +150,13 @@ def flow_loss(
 
 
 def optimisers(model: backbone.Backbone, hearing: Hearing) -> tuple[torch.optim.Muon, torch.optim.AdamW]:
-    """Muon for the matrices of attention and feed-forward, AdamW for everything else.
-
-    Muon (Jordan et al., 2024) makes a matrix' step orthogonal; scaled to AdamW's usual size, both share a rate.
-    """
+    """Muon for the matrices of attention and feed-forward, AdamW for everything else."""
     matrices = [
         parameter
         for name, parameter in model.transformer.transformer_blocks.named_parameters()
         if parameter.ndim == 2 and "attn_norm" not in name
     ]
-    taken = {id(parameter) for parameter in matrices}
-    others = [p for p in (*model.parameters(), *hearing.parameters()) if id(p) not in taken]
-    return (
-        torch.optim.Muon(matrices, lr=PEAK_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True),
-    )
+    return muon_and_adamw(matrices, (*model.parameters(), *hearing.parameters()), PEAK_RATE, (0.9, 0.99))
 
 
 class Rows:

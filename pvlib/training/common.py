@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,21 @@ def autocast(device: torch.device, enabled: bool = True) -> torch.autocast:
     """bf16 autocast where the hardware multiplies bf16 (`hub.precision`), else none."""
     capable = hub.precision(device) == torch.bfloat16
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled and capable)
+
+
+def muon_and_adamw(
+    matrices: list[nn.Parameter], others: Iterable[nn.Parameter], rate: float, betas: tuple[float, float]
+) -> tuple[torch.optim.Muon, torch.optim.AdamW]:
+    """Muon for the weight matrices of the inner layers, AdamW for all of `others` that is not among them.
+
+    Muon (Jordan et al., 2024) makes a matrix' step orthogonal; scaled to AdamW's usual size, both share a rate.
+    """
+    taken = {id(parameter) for parameter in matrices}
+    rest = [parameter for parameter in others if id(parameter) not in taken]
+    return (
+        torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=rate, betas=betas, weight_decay=0.01, fused=True),
+    )
 
 
 class Run:

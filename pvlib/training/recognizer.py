@@ -17,7 +17,15 @@ from pvlib import audio, recognizer
 from pvlib.config import MINI, Profile
 from pvlib.text import heard_until
 from pvlib.training import machine
-from pvlib.training.common import Ema, Run, TrainingError, autocast, batches_by_length, default_device
+from pvlib.training.common import (
+    Ema,
+    Run,
+    TrainingError,
+    autocast,
+    batches_by_length,
+    default_device,
+    muon_and_adamw,
+)
 from pvlib.training.features import MelCache, mel_cache, pad
 from pvlib.training.schedule import Schedule
 from pvlib.world import corpus as world
@@ -60,7 +68,7 @@ def train(
     corpus, cache = world.open_split("train"), mel_cache("train")
     lengths = cache.lengths[:limit]
     torch.manual_seed(profile.seed)
-    run, model, ema, optimizer = _parts(profile, device)
+    run, model, ema, optimizers = _parts(profile, device)
     run.resume()
     schedule = Schedule(run, steps=steps, minutes=minutes, peak=PEAK_RATE, warmup=WARMUP)
     batches = batches_by_length(lengths, BATCH_FRAMES, seed=profile.seed, start=run.step, max_rows=MAX_ROWS)
@@ -80,9 +88,9 @@ def train(
         mel, frames = mel.to(device), frames.to(device)
         if rng.random() >= CLEAN_SHARE:
             mel, frames = augment(mel, frames, rng)
-        rate = schedule.apply(optimizer)
+        rate = schedule.apply(*optimizers)
         model.train()
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         with autocast(device):
             *between, last = model.guesses(mel, frames)
         symbols = [model.encode(s) for s in sentences]
@@ -90,7 +98,8 @@ def train(
         early = sum(ctc_loss(*guess, symbols) for guess in between) / max(1, len(between))
         ((1 - GUESS_SHARE) * loss + GUESS_SHARE * early).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         ema.update()
         return {"loss": float(loss.detach()), "rate": rate}
 
@@ -236,14 +245,14 @@ def first_second(words: list[tuple[str, float, float]], alphabet: str) -> str:
 
 def _parts(
     profile: Profile, device: torch.device
-) -> tuple[Run, recognizer.CTCRecognizer, Ema, torch.optim.Optimizer]:
+) -> tuple[Run, recognizer.CTCRecognizer, Ema, tuple[torch.optim.Optimizer, ...]]:
     model = recognizer.build(profile.recognizer).to(device)
     ema = Ema(model, 0.998)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=1e-2, fused=True
-    )
-    run = Run(NAME, {"model": model, "ema": ema, "optimizer": optimizer}, config=profile.recognizer)
-    return run, model, ema, optimizer
+    matrices = [weight for block in model.blocks for weight in (block.widen.weight, block.narrow.weight)]
+    muon, adam = muon_and_adamw(matrices, model.parameters(), PEAK_RATE, (0.9, 0.98))
+    parts = {"model": model, "ema": ema, "muon": muon, "adam": adam}
+    run = Run(NAME, parts, config=profile.recognizer)
+    return run, model, ema, (muon, adam)
 
 
 def _export(run: Run, profile: Profile, model: recognizer.CTCRecognizer, ema: Ema) -> None:
