@@ -317,27 +317,30 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if (launched := _launched()) and arguments.jobs > 1:
         raise CommandError("--jobs starts processes itself; leave it out under torchrun or accelerate")
     from pvlib import systems
-    from pvlib.study import ablations
 
-    names = [*(arguments.system or systems.NAMES), *(ablations.variants() if arguments.all else ())]
+    names = list(arguments.system or systems.NAMES)
+    if arguments.all:
+        from pvlib.study import ablations
+
+        names += ablations.variants()
     for name in names:
         systems.create(name, profile)  # reads no weights: a wrong name is told at once
     if arguments.jobs > 1:
         from pvlib.study import launch
 
         launch.evaluate(arguments.jobs, profile.name, names, arguments.samples, as_json=arguments.json)
-    elif launched:
-        from pvlib.study import evaluate as study
-        from pvlib.study import ranks
+        return
+    from pvlib.study import evaluate as study
 
-        with ranks.join() as shared:
-            rows = study.evaluate(profile, names, arguments.samples, ranks=shared)
-        if shared.first:
-            _show_rows(rows, arguments.json)
-    else:
-        from pvlib.study import evaluate as study
-
+    if not launched:
         _show_rows(study.evaluate(profile, names, arguments.samples), arguments.json)
+        return
+    from pvlib.study import ranks
+
+    with ranks.join() as shared:
+        rows = study.evaluate(profile, names, arguments.samples, ranks=shared)
+    if shared.first:
+        _show_rows(rows, arguments.json)
 
 
 def _show_rows(rows: pd.DataFrame, as_json: bool) -> None:

@@ -14,6 +14,7 @@ import os
 import re
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -292,6 +293,11 @@ def load_text_encoder(device: str | torch.device = "cpu") -> TextEncoder:
 
 
 # Official weights
+
+
+def packaged_vocabulary() -> dict[str, int]:
+    """The vocabulary of the official weights, of which the f5-tts package carries a copy. Raises WeightsError."""
+    return read_vocabulary(Path(str(files("f5_tts").joinpath("infer/examples/vocab.txt"))))
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:

@@ -20,7 +20,7 @@ SMALL = replace(
 @pytest.fixture(scope="module")
 def measured():
     return full_size.measure(
-        nfe=(2,), batches=(1, 3), dtypes=("fp32", "bf16"), seconds=0.5, size=SMALL, progress=False
+        nfe=(2,), batches=(1, 3), dtypes=("fp32", "bf16"), seconds=0.5, profile=SMALL, progress=False
     )
 
 
@@ -32,7 +32,7 @@ def test_both_sides_make_the_length_asked_for(monkeypatch):
         "decode",
         lambda self, mel: lengths.append(mel.shape[-1]) or decode(self, mel),
     )
-    full_size.measure(nfe=(1,), batches=(2,), dtypes=("fp32",), seconds=0.5, size=SMALL, progress=False)
+    full_size.measure(nfe=(1,), batches=(2,), dtypes=("fp32",), seconds=0.5, profile=SMALL, progress=False)
     warm_up, official, ours = lengths[:1], lengths[1:3], lengths[4:]
     assert len(ours) == 1 and len(official) == 2
     assert all(abs(n - 0.5 * 24_000 / 256) <= 2 for n in (*warm_up, *official, *ours))
@@ -71,4 +71,4 @@ def test_the_record_names_its_machine(measured, monkeypatch, tmp_path):
 )
 def test_refuses(wrong, message):
     with pytest.raises(full_size.SpeedError, match=message):
-        full_size.measure(size=SMALL, **wrong)
+        full_size.measure(profile=SMALL, **wrong)

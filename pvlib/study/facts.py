@@ -9,8 +9,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,9 +56,8 @@ def _official() -> Any:
     """The official backbone at full size, without its weights: 22 blocks that take no memory."""
     from pvlib import backbone, hub
 
-    vocabulary = Path(str(files("f5_tts").joinpath("infer/examples/vocab.txt")))
     with torch.device("meta"):
-        return backbone.build(config.get_profile(PROFILE).backbone, hub.read_vocabulary(vocabulary))
+        return backbone.build(config.get_profile(PROFILE).backbone, hub.packaged_vocabulary())
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import torch
 from tqdm.auto import tqdm
 
 from pvlib import audio, backbone, hub, paths, vocoder
-from pvlib.config import PAPER
+from pvlib.config import PAPER, Profile
 from pvlib.study.provenance import commit, machine
 from pvlib.study.rows import write_text
 from pvlib.systems import f5
@@ -71,15 +70,14 @@ def measure(
     seconds: float = SECONDS,
     repeats: int = 1,
     device: torch.device | str | None = None,
-    size: Any = None,
+    profile: Profile = PAPER,
     progress: bool = True,
 ) -> pd.DataFrame:
     """One line per side, dtype, NFE and batch, in one run on this machine.
 
     seconds: of speech to generate behind one second of reference. repeats: of each, after a warm-up of one step.
-    size: another `config.Profile` than the paper's, for a test. Raises SpeedError on a value out of range.
+    Raises SpeedError on a value out of range.
     """
-    profile = size or PAPER
     if not 0.1 <= seconds <= 20:
         raise SpeedError(f"{seconds} seconds of speech: give 0.1 to 20")
     if unknown := set(dtypes) - DTYPES.keys():
@@ -87,7 +85,7 @@ def measure(
     if min((*nfe, *batches, repeats)) < 1:
         raise SpeedError("NFE, batch and repeats start at 1")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    vocabulary = hub.read_vocabulary(Path(str(files("f5_tts").joinpath("infer/examples/vocab.txt"))))
+    vocabulary = hub.packaged_vocabulary()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = backbone.build(profile.backbone, vocabulary).eval()
@@ -98,9 +96,8 @@ def measure(
         for dtype, steps, batch, side in grid:
             model.to(device=device, dtype=DTYPES[dtype])
             bar.set_postfix_str(f"{side} {dtype} NFE {steps} batch {batch}")
-            speak = {"official": _official, "companion": _companion}[side](
-                model, voice, seconds, DTYPES[dtype]
-            )
+            model.precision = DTYPES[dtype]
+            speak = {"official": _official, "companion": _companion}[side](model, voice, seconds)
             speak(1, 1)
             _reset_peak(device)
             spent = [_timed(speak, steps, batch, device) for _ in range(repeats)]
@@ -141,9 +138,7 @@ def _reference() -> np.ndarray:
     return (0.1 * np.random.default_rng(0).standard_normal(audio.CLIP_SAMPLES)).astype(np.float32)
 
 
-def _official(
-    model: backbone.Backbone, voice: Any, seconds: float, dtype: torch.dtype
-) -> Callable[[int, int], None]:
+def _official(model: backbone.Backbone, voice: Any, seconds: float) -> Callable[[int, int], None]:
     process, device = f5.official(), model.device
     clip = (torch.from_numpy(_reference())[None], audio.SAMPLE_RATE)
 
@@ -167,12 +162,9 @@ def _official(
     return speak
 
 
-def _companion(
-    model: backbone.Backbone, voice: Any, seconds: float, dtype: torch.dtype
-) -> Callable[[int, int], None]:
+def _companion(model: backbone.Backbone, voice: Any, seconds: float) -> Callable[[int, int], None]:
     mel = audio.mel(torch.from_numpy(_reference()))[0].T
     frames = len(mel) + round(seconds * audio.SAMPLE_RATE / audio.HOP_LENGTH)
-    model.precision = dtype
 
     def speak(steps: int, batch: int) -> None:
         items = [backbone.Item(mel, REFERENCE_TEXT, TEXT, frames, seed=k) for k in range(batch)]

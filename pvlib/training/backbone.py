@@ -25,7 +25,7 @@ from pvlib.config import MINI, Profile
 from pvlib.recognizer import CTCRecognizer
 from pvlib.training import listening, machine
 from pvlib.training.attention import RowAttention
-from pvlib.training.common import Ema, Run, autocast, batches_by_length, default_device, muon_and_adamw
+from pvlib.training.common import Ema, Run, autocast, batches_by_length, chosen_device, muon_and_adamw
 from pvlib.training.features import mel_cache, pad
 from pvlib.world.corpus import Corpus, open_split
 
@@ -212,18 +212,14 @@ def train(
     threads: int | None = None,
     device: torch.device | None = None,
     limit: int | None = None,
-    export_only: bool = False,
 ) -> None:
     """Train the backbone, or go on where the last run stopped, and export its averaged weights.
 
     Raises WeightsError without a trained recogniser, which it learns to foretell (`Hearing`).
     """
-    if export_only:
-        export(profile)
-        return
     steps = steps or STEPS
     machine.prepare(threads)
-    device = device or default_device()
+    device = chosen_device(device)
     torch.manual_seed(SEED)
     model = backbone.build(profile.backbone)
     if profile.backbone.text_conditioning == "durations":
@@ -273,13 +269,13 @@ def train(
 
 
 def averaged(profile: Profile = MINI) -> tuple[backbone.Backbone, Run]:
-    """The averaged weights of the run so far, for looking at samples while it trains."""
+    """The averaged weights of the run so far, to look at while it trains. Raises TrainingError where there is none."""
     model = backbone.build(profile.backbone)
     ema = Ema(model)
     ignored = {name: _Ignored() for name in ("hearing", "muon", "adam")}
     parts = {"model": copy.deepcopy(model), "ema": ema} | ignored
     run = Run(NAME, parts, config=profile.backbone)
-    run.resume()
+    run.require()
     model.load_state_dict(ema.shadow)
     return model.eval(), run
 

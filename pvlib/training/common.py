@@ -24,9 +24,9 @@ class TrainingError(RuntimeError):
     """Training cannot start or go on; the message names the cause and the remedy."""
 
 
-def default_device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def chosen_device(device: str | torch.device | None = None) -> torch.device:
+    """The device asked for; None: the GPU where there is one, else the CPU."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def autocast(device: torch.device, enabled: bool = True) -> torch.autocast:
@@ -100,6 +100,12 @@ class Run:
         for name in ("log.csv", "dev.csv"):
             self._forget(self.folder / name)
         return True
+
+    def require(self) -> None:
+        """Load the last state. Raises TrainingError as `resume` does, and where there is none."""
+        if not self.resume():
+            name = self.name.removesuffix("_encoder")
+            raise TrainingError(f"{self.state_path} is not there: run `pvlib train {name}` first")
 
     def _forget(self, path: Path) -> None:
         """Drop what was logged after the state was saved: those steps are done again."""

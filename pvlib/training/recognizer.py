@@ -20,10 +20,9 @@ from pvlib.training import machine
 from pvlib.training.common import (
     Ema,
     Run,
-    TrainingError,
     autocast,
     batches_by_length,
-    default_device,
+    chosen_device,
     muon_and_adamw,
 )
 from pvlib.training.features import MelCache, mel_cache, pad
@@ -64,7 +63,7 @@ def train(
     """
     machine.prepare(threads)
     steps = steps or STEPS
-    device = torch.device(device) if device else default_device()
+    device = chosen_device(device)
     corpus, cache = world.open_split("train"), mel_cache("train")
     lengths = cache.lengths[:limit]
     torch.manual_seed(profile.seed)
@@ -115,9 +114,8 @@ def train(
 
 def export(profile: Profile = MINI, *, device: str | torch.device | None = None) -> None:
     """Write the averaged weights of the saved state, finished or not, to data/checkpoints."""
-    run, model, ema, _ = _parts(profile, torch.device(device) if device else default_device())
-    if not run.resume():
-        raise TrainingError(f"{run.state_path} is not there: run `pvlib train {NAME}` first")
+    run, model, ema, _ = _parts(profile, chosen_device(device))
+    run.require()
     _export(run, profile, model, ema)
 
 

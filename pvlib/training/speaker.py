@@ -14,7 +14,7 @@ from pvlib import audio, speaker
 from pvlib.config import MINI, Profile
 from pvlib.metrics.eer import equal_error_rate
 from pvlib.training import machine
-from pvlib.training.common import Ema, Run, TrainingError, autocast, default_device
+from pvlib.training.common import Ema, Run, TrainingError, autocast, chosen_device
 from pvlib.training.schedule import Schedule
 from pvlib.world import corpus as world
 
@@ -49,7 +49,7 @@ def train(
 
     machine.prepare(threads)
     steps = steps or STEPS
-    device = torch.device(device) if device else default_device()
+    device = chosen_device(device)
     corpus = world.open_split("train")
     by_speaker = utterances_by_speaker(corpus, limit)
     torch.manual_seed(profile.seed)
@@ -93,9 +93,8 @@ def train(
 def export(profile: Profile = MINI, *, device: str | torch.device | None = None) -> None:
     """Write the averaged weights of the saved state, finished or not, to data/checkpoints."""
     speakers = len(utterances_by_speaker(world.open_split("train"), None))
-    run, model, ema, *_ = _parts(profile, speakers, torch.device(device) if device else default_device())
-    if not run.resume():
-        raise TrainingError(f"{run.state_path} is not there: run `pvlib train {NAME}` first")
+    run, model, ema, *_ = _parts(profile, speakers, chosen_device(device))
+    run.require()
     _export(run, profile, model, ema)
 
 

@@ -14,7 +14,7 @@ from pvlib.metrics.eer import equal_error_rate
 from pvlib.speaker import GE2E
 from pvlib.systems.sv2tts import encoder
 from pvlib.training import machine
-from pvlib.training.common import Ema, Run, TrainingError, default_device
+from pvlib.training.common import Ema, Run, TrainingError, chosen_device
 from pvlib.training.features import MelCache, mel_cache
 from pvlib.training.schedule import Schedule
 from pvlib.world import corpus as world
@@ -88,7 +88,7 @@ def train(
     """
     machine.prepare(threads)
     steps = steps or STEPS
-    device = torch.device(device) if device else default_device()
+    device = chosen_device(device)
     cache = mel_cache("train")
     by_speaker = utterances_by_speaker(world.open_split("train"), limit)
     torch.manual_seed(profile.seed)
@@ -122,9 +122,8 @@ def train(
 
 def export(profile: Profile = MINI, *, device: str | torch.device | None = None) -> None:
     """Write the averaged weights of the saved state, finished or not, to data/checkpoints."""
-    run, model, _, ema, _ = _parts(profile, torch.device(device) if device else default_device())
-    if not run.resume():
-        raise TrainingError(f"{run.state_path} is not there: run `pvlib train {NAME}` first")
+    run, model, _, ema, _ = _parts(profile, chosen_device(device))
+    run.require()
     _export(run, profile, model, ema)
 
 

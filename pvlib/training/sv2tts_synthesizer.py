@@ -16,7 +16,7 @@ from pvlib.systems.sv2tts import synthesizer
 from pvlib.systems.sv2tts.attention import Failures, focus, guided_loss
 from pvlib.text import normalise
 from pvlib.training import machine
-from pvlib.training.common import Ema, Run, TrainingError, batches_by_length, default_device
+from pvlib.training.common import Ema, Run, TrainingError, batches_by_length, chosen_device
 from pvlib.training.features import mel_cache
 from pvlib.training.schedule import Schedule
 from pvlib.training.sv2tts_common import voices
@@ -120,7 +120,7 @@ def train(
     """
     machine.prepare(threads)
     steps = steps or STEPS
-    device = torch.device(device) if device else default_device()
+    device = chosen_device(device)
     torch.manual_seed(profile.seed)
     run, model, ema, optimizer = _parts(profile, device)
     rows = Rows("train", model, limit)
@@ -160,9 +160,8 @@ def train(
 
 def export(profile: Profile = MINI, *, device: str | torch.device | None = None) -> None:
     """Write the averaged weights of the saved state, finished or not, to data/checkpoints."""
-    run, model, ema, _ = _parts(profile, torch.device(device) if device else default_device())
-    if not run.resume():
-        raise TrainingError(f"{run.state_path} is not there: run `pvlib train {NAME}` first")
+    run, model, ema, _ = _parts(profile, chosen_device(device))
+    run.require()
     _export(run, profile, model, ema)
 
 

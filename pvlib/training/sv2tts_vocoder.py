@@ -19,7 +19,7 @@ from pvlib.systems.sv2tts.synthesizer import scaled
 from pvlib.systems.sv2tts.vocoders import FoldedWaveRNN
 from pvlib.systems.sv2tts.wavernn import CONTEXT
 from pvlib.training import machine
-from pvlib.training.common import Ema, Run, TrainingError, default_device
+from pvlib.training.common import Ema, Run, TrainingError, chosen_device
 from pvlib.training.features import MelCache, mel_cache
 from pvlib.training.schedule import Schedule
 from pvlib.world import corpus as world
@@ -54,7 +54,7 @@ def train(
     """
     machine.prepare(threads)
     steps = steps or STEPS
-    device = torch.device(device) if device else default_device()
+    device = chosen_device(device)
     crops = Crops("train", limit)
     torch.manual_seed(profile.seed)
     run, model, ema, optimizer = _parts(profile, device)
@@ -95,9 +95,8 @@ def train(
 
 def export(profile: Profile = MINI, *, device: str | torch.device | None = None) -> None:
     """Write the averaged weights of the saved state, finished or not, to data/checkpoints."""
-    run, model, ema, _ = _parts(profile, torch.device(device) if device else default_device())
-    if not run.resume():
-        raise TrainingError(f"{run.state_path} is not there: run `pvlib train {NAME}` first")
+    run, model, ema, _ = _parts(profile, chosen_device(device))
+    run.require()
     _export(run, profile, model, ema)
 
 

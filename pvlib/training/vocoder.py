@@ -16,7 +16,7 @@ from pvlib import audio, vocoder
 from pvlib.config import MINI, Profile
 from pvlib.speaker import GE2E
 from pvlib.training import machine
-from pvlib.training.common import Ema, Run, TrainingError, autocast, default_device
+from pvlib.training.common import Ema, Run, TrainingError, autocast, chosen_device, muon_and_adamw
 from pvlib.training.schedule import Schedule
 from pvlib.world import corpus as world
 
@@ -25,7 +25,7 @@ STEPS = 16_000
 BATCH = 12
 CRITIC_ROWS = 8  # crops of a batch that the discriminators see
 CROP_SAMPLES = 9_728  # 38 hops, 0.41 s
-PEAK_RATE = 1e-3
+PEAK_RATE, BETAS = 1e-3, (0.8, 0.9)
 WARMUP = 100
 ADVERSARIAL_FROM = 0.9  # share of the run after which the discriminators join
 MEL_WEIGHT = 45.0  # as Vocos weighs it
@@ -53,20 +53,20 @@ def train(
     """
     machine.prepare(threads)
     steps = steps or STEPS
-    device = torch.device(device) if device else default_device()
+    device = chosen_device(device)
     corpus = world.open_split("train")
     usable = np.flatnonzero(corpus.table["samples"].to_numpy()[:limit] >= CROP_SAMPLES)
     if not len(usable):
         raise TrainingError(f"no utterance has {CROP_SAMPLES} samples; build a corpus of longer speech")
     torch.manual_seed(profile.seed)
-    run, model, ema, critics, optimizer, critic_optimizer = _parts(profile, device)
+    run, model, ema, critics, optimizers, critic_optimizer = _parts(profile, device)
     run.resume()
     schedule = Schedule(run, steps=steps, minutes=minutes, peak=PEAK_RATE, warmup=WARMUP)
 
     def step(index: int) -> dict[str, float]:
         rng = np.random.default_rng([profile.seed, index])
         wave = torch.from_numpy(np.stack([crop(corpus, usable, rng) for _ in range(BATCH)])).to(device)
-        rate = schedule.apply(optimizer, critic_optimizer)
+        rate = schedule.apply(*optimizers, critic_optimizer)
         model.train()
         with autocast(device):
             made = model(audio.mel(wave))
@@ -80,7 +80,7 @@ def train(
             loss.backward()
             critic_optimizer.step()
             values["critic"] = float(loss.detach())
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         mel, stft = mel_loss(made, wave), stft_loss(made, wave)
         loss = MEL_WEIGHT * mel + STFT_WEIGHT * stft
         if adversarial:
@@ -90,7 +90,8 @@ def train(
             values |= {"fooling": float(fooling.detach()), "matching": float(matching.detach())}
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 50.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         ema.update()
         return {"mel": float(mel.detach()), "stft": float(stft.detach())} | values
 
@@ -107,9 +108,8 @@ def train(
 
 def export(profile: Profile = MINI, *, device: str | torch.device | None = None) -> None:
     """Write the averaged weights of the saved state, finished or not, to data/checkpoints."""
-    run, model, ema, *_ = _parts(profile, torch.device(device) if device else default_device())
-    if not run.resume():
-        raise TrainingError(f"{run.state_path} is not there: run `pvlib train {NAME}` first")
+    run, model, ema, *_ = _parts(profile, chosen_device(device))
+    run.require()
     _export(run, profile, model, ema)
 
 
@@ -221,21 +221,20 @@ def evaluate(model: vocoder.Vocoder, ema: Ema, limit: int = DEV_UTTERANCES) -> d
 
 def _parts(
     profile: Profile, device: torch.device
-) -> tuple[Run, vocoder.Vocoder, Ema, Critics, torch.optim.Optimizer, torch.optim.Optimizer]:
+) -> tuple[Run, vocoder.Vocoder, Ema, Critics, tuple[torch.optim.Optimizer, ...], torch.optim.Optimizer]:
     model, critics = vocoder.build(profile.vocoder).to(device), Critics().to(device)
     ema = Ema(model, 0.998)
-    optimizer, critic_optimizer = (
-        torch.optim.AdamW(m.parameters(), lr=PEAK_RATE, betas=(0.8, 0.9), weight_decay=1e-2, fused=True)
-        for m in (model, critics)
+    matrices = [
+        weight for block in model.backbone.convnext for weight in (block.pwconv1.weight, block.pwconv2.weight)
+    ]
+    muon, adam = muon_and_adamw(matrices, model.parameters(), PEAK_RATE, BETAS)
+    critic_adam = torch.optim.AdamW(
+        critics.parameters(), lr=PEAK_RATE, betas=BETAS, weight_decay=1e-2, fused=True
     )
     parts = {
-        "model": model,
-        "ema": ema,
-        "critics": critics,
-        "optimizer": optimizer,
-        "critic_optimizer": critic_optimizer,
-    }
-    return Run(NAME, parts, config=profile.vocoder), model, ema, critics, optimizer, critic_optimizer
+        "model": model, "ema": ema, "critics": critics, "muon": muon, "adam": adam, "critic_adam": critic_adam,
+    }  # fmt: skip
+    return Run(NAME, parts, config=profile.vocoder), model, ema, critics, (muon, adam), critic_adam
 
 
 def _export(run: Run, profile: Profile, model: vocoder.Vocoder, ema: Ema) -> None:
