@@ -164,6 +164,10 @@ def test_tables_pictures_and_sentences_of_made_up_cuts(tmp_path):
     start, end = front_end.about_consonants(words, INFERENCE)
     assert "keeps 31%" in start and start.count("**less**") == 4 and "margin of 100 ms; it has 30 ms" in start
     assert "keeps 100%" in end and end.count("not shown") == 4
+    told = front_end.about_breaths(found, INFERENCE)
+    assert (
+        "at the start Silero keeps 31% of it, the others 100% to 100%; at the end Silero keeps 100%" in told
+    )
     for figure in (front_end.by_level(found, margin), front_end.trade(words)):
         assert len(look.keep(figure, "front", tmp_path).data) > 3000
 

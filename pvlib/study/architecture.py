@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
@@ -74,14 +72,14 @@ def figure(held: pd.DataFrame) -> Figure:
     most = held.groupby("model").size().max()
     drawing = Figure(figsize=(2.6 * len(names), 0.62 * most + 1.7), layout="constrained")
     ax = drawing.subplots()
-    ax.set(xlim=(-0.5, len(names) - 0.5), ylim=(-most - 0.4, 1.3))
+    ax.set(xlim=(-0.5, len(names) - 0.5), ylim=(-most + 0.5, 1.3))
     ax.axis("off")
     for column, name in enumerate(names):
         own = held[held["model"] == name]
         colour = COLOURS[column % len(COLOURS)]
-        role = textwrap.fill(ROLES.get(name, ""), 24)
-        head = f"{name} ({own['kind'].iloc[0]})\n{own['parameters'].sum():,} parameters\n{role}"
-        ax.text(column, 0.72, head, ha="center", va="center", fontsize=8.5, weight="bold")
+        head = f"{name} ({own['kind'].iloc[0]})\n{own['parameters'].sum():,} parameters"
+        ax.text(column, 0.98, head, ha="center", va="center", fontsize=8.5, weight="bold")
+        ax.text(column, 0.55, ROLES.get(name, ""), ha="center", va="center", fontsize=8)
         for row, part in enumerate(own.itertuples()):
             box = FancyBboxPatch((column - 0.44, -row - 0.36), 0.88, 0.72, "round,pad=0,rounding_size=0.06")
             box.set(facecolor=colour, edgecolor="#444444", lw=0.8)

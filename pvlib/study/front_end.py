@@ -340,7 +340,7 @@ def by_level(found: pd.DataFrame, margin: dict[str, float]) -> Figure:
             ax.set_title(f"{'breath' if sound == 'breath' else f'/{sound}/'} at the {side}", loc="left")
             ax.set_ylim(-0.04, 1.04)
     for ax in axes[-1]:
-        ax.set_xlabel("level under the speech (dB)")
+        ax.set_xlabel("level against the speech (dB)")
     figure.supylabel("share of the sound kept", fontsize=9.5)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper")
     return figure
@@ -386,3 +386,15 @@ def about_consonants(words: pd.DataFrame, inference: Inference) -> list[str]:
             f"need a margin of {wide}; it has {margin[side]:.0f} ms."
         )
     return sentences
+
+
+def about_breaths(sounds: pd.DataFrame, inference: Inference) -> str:
+    """One sentence: how much of attached breaths each detector keeps, over all levels. sounds: see `cuts`."""
+    own = kept(sounds[sounds["sound"] == "breath"], margins(inference))
+    means = own.groupby(["side", "detector"])["share"].mean()
+    told = [
+        f"at the {side} Silero keeps {means[side, NETWORK]:.0%} of it, the others "
+        f"{means[side].drop(NETWORK).min():.0%} to {means[side].drop(NETWORK).max():.0%}"
+        for side in ("start", "end")
+    ]
+    return f"Of a breath, mean of all levels: {'; '.join(told)}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -66,30 +67,17 @@ def long_texts(name: str) -> LongTexts:
 # What is planned
 
 
-def guidance_table(texts: Mapping[str, str], inference: Inference) -> pd.DataFrame:
-    """Tokens, guidance and strength of entropy guidance of some texts, a line each; names as given."""
-    rows = [
-        (
-            name,
-            len(text),
-            laag.token_length(text),
-            laag.guidance(text, inference),
-            laag.lambda_ceag(text, inference),
-        )
-        for name, text in texts.items()
-    ]
-    columns = ["text", "characters", "tokens L", "guidance CFG(L)", "entropy guidance lambda(L)"]
-    return pd.DataFrame(rows, columns=columns).set_index("text").rename_axis(None)
-
-
 def plan_table(
     text: str, inference: Inference, gate: str = "auto", clip_text: str = "the clip says this. "
 ) -> pd.DataFrame:
-    """The plan of a text behind a one-second clip, a line per chunk. Raises ValueError on an unknown gate."""
+    """The plan of a text behind a one-second clip, a line per chunk; ␣ is a leading space.
+
+    Raises ValueError on an unknown gate.
+    """
     hops = audio.CLIP_SAMPLES // HOP_LENGTH
     rows = [
         {
-            "chunk": piece.text,
+            "chunk": re.sub("^ ", "␣", piece.text),
             "characters": len(piece.text.strip()),
             "seconds": (piece.frames - hops) * HOP_LENGTH / SAMPLE_RATE,
             "guidance": piece.cfg_strength,
@@ -117,7 +105,7 @@ def replan(text: str, gate: str, alpha: float, max_chars: int) -> pd.DataFrame:
 
 
 @styled
-def by_length(inference: Inference, slopes: Sequence[float] = (0.0, ALPHA, -ALPHA), most: int = 60) -> Figure:
+def by_length(inference: Inference, slopes: Sequence[float] = (0.0, 0.3, -0.3), most: int = 60) -> Figure:
     """CFG(L) for some slopes, and lambda(L), over the number of tokens, from the functions that plan uses."""
     figure = Figure(figsize=(8.6, 3.0), layout="constrained")
     left, right = figure.subplots(1, 2)
