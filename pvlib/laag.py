@@ -22,6 +22,7 @@ CEAG_RANGE = (0.4, 2.0)
 ENGLISH_WORD_TOKENS = 1.5  # one English word counts as one and a half Chinese characters
 
 GATE_MODES = ("auto", "always", "off")
+SPLICE_ORDERS = ("time", "bands", "misread")
 
 _FULL_STOPS = ".!?。！？"
 _CLAUSE_ENDS = ",;:-、，；："
@@ -241,15 +242,24 @@ def overlap_frames(seconds: float) -> int:
     return round(seconds * SAMPLE_RATE / HOP_LENGTH)
 
 
-def splice_mel(mels: Sequence[Tensor], seconds: float = 0.15) -> Tensor:
+def splice_mel(mels: Sequence[Tensor], seconds: float = 0.15, order: str = "time") -> Tensor:
     """Chunks' mels [(n, 100)] after one another, overlapping in a linear cross-fade of equal gain.
 
-    An overlap is never longer than either side. Raises ValueError on nothing.
+    An overlap is never longer than either side. order: "time"; or a mistake of (n, mel) for (mel, n), of which the
+    paper says only that it was mended: "bands" fades along the mel axis, so that low bands of the overlap come from
+    the one chunk and high bands from the other; "misread" takes each chunk's buffer for one in the other order.
+    Raises ValueError on nothing, or on another order.
     """
+    if order not in SPLICE_ORDERS:
+        raise ValueError(f"no splice order {order!r}: choose one of {', '.join(SPLICE_ORDERS)}")
+    if order == "misread":
+        mels = [part.reshape(part.shape[::-1]).T for part in mels]
     whole = _first(mels)
     for part in mels[1:]:
         k = min(overlap_frames(seconds), len(whole), len(part))
-        rise = torch.linspace(0, 1, k, dtype=part.dtype, device=part.device)[:, None]
+        size = part.shape[1] if order == "bands" else k
+        rise = torch.linspace(0, 1, size, dtype=part.dtype, device=part.device)
+        rise = rise[None] if order == "bands" else rise[:, None]
         faded = whole[len(whole) - k :] * (1 - rise) + part[:k] * rise
         whole = torch.cat([whole[: len(whole) - k], faded, part[k:]])
     return whole

@@ -181,6 +181,26 @@ def test_mels_are_cross_faded_along_time_not_channels():
     assert (spliced[:26] == 1).all() and (spliced[40:] == 3).all()
 
 
+def test_a_splice_along_bands_mixes_low_of_one_with_high_of_the_other():
+    mels = [torch.full((40, 100), 1.0), torch.full((30, 100), 3.0)]
+    spliced = laag.splice_mel(mels, 0.15, "bands")
+    assert spliced.shape == (56, 100)
+    for frame in range(26, 40):
+        torch.testing.assert_close(spliced[frame], torch.linspace(1, 3, 100))
+    assert (spliced[:26] == 1).all() and (spliced[40:] == 3).all()
+
+
+def test_a_misread_splice_takes_each_buffer_for_one_in_the_other_order():
+    mels = [torch.randn(40, 100), torch.randn(30, 100)]
+    spliced = laag.splice_mel(mels, 0.0, "misread")
+    assert spliced.shape == (70, 100)
+    for frame, band in ((0, 0), (7, 31), (39, 99)):
+        assert spliced[frame, band] == mels[0].flatten()[band * 40 + frame]
+    assert spliced[40 + 5, 2] == mels[1].flatten()[2 * 30 + 5]
+    with pytest.raises(ValueError, match="'sideways'"):
+        laag.splice_mel(mels, 0.15, "sideways")
+
+
 def test_a_cross_fade_of_equal_parts_changes_nothing():
     part = torch.randn(1, 100).expand(50, 100)
     torch.testing.assert_close(laag.splice_mel([part, part, part]), part[:1].expand(150 - 28, 100))

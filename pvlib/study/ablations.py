@@ -5,7 +5,7 @@ A variant is one configuration. Its short name stands in `data/claims.yaml`, so 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -86,17 +86,19 @@ def table(
     shorts: Sequence[str],
     metrics: Sequence[str] = METRICS,
     stratum: str = "overall",
+    names: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Variants against the pipeline, a line per variant and metric, with paired tests.
 
+    names: short name -> system, the pipeline's under `SYSTEM`; default: those of `variants`.
     Columns: variant, metric, n, left_out, pipeline, with_variant (means), difference (variant - pipeline) with a 95 %
     interval from resampled speakers (low, high), d (d_z, with d_low and d_high), test, p, p_wilcoxon, p_holm (Holm
     over this table). With fewer than six pairs there are means and no test.
     Raises KeyError on a short name without a variant, ValueError on rows that do not fit together.
     """
-    by_short = {short: system for system, short in variants().items()}
+    by_short = dict(names or {short: system for system, short in variants().items()})
     rows = in_stratum(rows, stratum)
-    own = rows[rows["system"] == SYSTEM]
+    own = rows[rows["system"] == by_short.get(SYSTEM, SYSTEM)]
     lines = [
         {"variant": short, **_line(rows[rows["system"] == by_short[short]], own, metric)}
         for short in shorts
@@ -153,13 +155,15 @@ def _printed(paper: pd.DataFrame, metric: str, module: str) -> str:
     return "-" if entry is None else str(entry["value"])
 
 
-def claims(profile: str, rows: pd.DataFrame, manifest: Manifest | None = None) -> pd.DataFrame:
-    """The claims that name this notebook, each with its verdict from these rows; columns as `ledger.COLUMNS`.
+def claims(
+    profile: str, rows: pd.DataFrame, manifest: Manifest | None = None, *, notebook: str = NOTEBOOK
+) -> pd.DataFrame:
+    """The claims that name a notebook, each with its verdict from these rows; columns as `ledger.COLUMNS`.
 
     rows: of `rows`. Holm's correction runs over these claims. Raises LedgerError.
     """
     loaded = ledger.load()
-    chosen = [claim.id for claim in loaded if claim.notebook == NOTEBOOK]
+    chosen = [claim.id for claim in loaded if claim.notebook == notebook]
     found: Evidence = ledger.evidence(profile, rows, {}, manifest=manifest)
     return ledger.scoreboard(found, loaded, only=chosen)
 
