@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 import torch
 
 from pvlib import ceag, laag
-from pvlib.backbone import Item
+from pvlib.backbone import Backbone, Item
 from pvlib.metrics import wer
 from pvlib.study import attention, statistics
 from pvlib.study.attention import Look
@@ -19,8 +20,8 @@ from pvlib.systems.base import Request
 from pvlib.voice import PersonaVoice, entropy_guidance
 
 NONE = "none"
-SCALES = (1.0, 30.0, 300.0)  # of lambda(L); the paper's is 1
-SHOWN = 300.0  # at which the maps are drawn
+SCALES = (1.0, 100.0)  # of lambda(L); the paper's is 1
+SHOWN = 100.0  # at which the maps are drawn
 SETTINGS = ((NONE, 0.0), *((kind, scale) for scale in SCALES for kind in ("ceag", "random")))
 TARGET = 0.9  # share of utterances whose entropy CEAG should lower further than a random direction does
 WER_MARGIN = 0.01  # error rate that guidance may cost at most
@@ -79,8 +80,16 @@ def rows(
 
     Columns: utterance, kind, scale, strength (lambda(L) times scale), entropy (nats, among characters, mean of the
     steps in the window), hypothesis, wer, wer_capped, change (root mean square difference of the generated mel from
-    the unguided one, nats). "none" has to be among the settings: the others are compared with it.
+    the unguided one, nats). "none" has to be among the settings: the others are compared with it. Computed in
+    float32: what the formula's strength does to the entropy is no larger than the rounding of bfloat16.
     """
+    with _in_float32(voice.backbone):
+        return _rows(voice, requests, settings)
+
+
+def _rows(
+    voice: PersonaVoice, requests: Sequence[Request], settings: Sequence[tuple[str, float]]
+) -> pd.DataFrame:
     own = voice.inference
     options = {"layers": own.ceag_layers, "steps": own.steps, "sway_coef": own.sway_coef}
     lines = []
@@ -102,6 +111,15 @@ def rows(
                 line |= {"hypothesis": heard[k], "wer": error, "wer_capped": wer.capped(error)}
                 lines.append({**line, "change": float((made[k] - plain[k]).square().mean().sqrt())})
     return pd.DataFrame(lines)
+
+
+@contextmanager
+def _in_float32(model: Backbone) -> Iterator[None]:
+    precision, model.precision = model.precision, torch.float32
+    try:
+        yield
+    finally:
+        model.precision = precision
 
 
 def _wave(voice: PersonaVoice, mel: torch.Tensor) -> np.ndarray:
@@ -187,7 +205,7 @@ def _words(line: pd.Series) -> str:
 # Time and padding
 
 
-def cost(voice: PersonaVoice, request: Request, repeats: int = 2) -> pd.DataFrame:
+def cost(voice: PersonaVoice, request: Request, repeats: int = 1) -> pd.DataFrame:
     """Seconds to sample one request without guidance and with each kind, the best of `repeats`, one after another.
 
     Columns: kind, seconds, ratio (to no guidance).
@@ -226,21 +244,17 @@ def padding(voice: PersonaVoice, requests: Sequence[Request]) -> pd.DataFrame:
     given = [given[0], given[-1]]
     if given[0].frames == given[1].frames:
         raise ValueError("all requests are of the same length; give one that is longer")
-    model, precision = voice.backbone, voice.backbone.precision
     first, lines = slice(len(given[0].mel), None), []
-    model.precision = torch.float32
-    try:
+    with _in_float32(voice.backbone):
         for kind in ("ieag", "ceag"):
             alone = None
             for batch, masked in ((given[:1], True), (given, True), (given, False)):
                 guidance = ceag.Guidance(kind, masked=masked)
-                mel = model.sample(batch, steps=PADDING_STEPS, guidance=guidance)[0][first]
+                mel = voice.backbone.sample(batch, steps=PADDING_STEPS, guidance=guidance)[0][first]
                 alone = mel if alone is None else alone
                 row = "alone" if len(batch) == 1 else "in a padded batch"
                 finite, apart = mel.isfinite().float().mean(), (mel - alone).abs().max()
                 lines.append((kind, row, "yes" if masked else "no", float(finite), float(apart)))
-    finally:
-        model.precision = precision
     return pd.DataFrame(lines, columns=["kind", "row", "masks", "finite", "apart"])
 
 
