@@ -139,12 +139,9 @@ def test_without_strength_nothing_changes_to_the_bit():
     assert all(torch.equal(a, b) for a, b in zip(plain, model.sample(given, steps=8), strict=True))
 
 
-@pytest.mark.parametrize(
-    ("kind", "conditioning"),
-    [("ceag", "durations"), ("ieag", "durations"), ("random", "durations"), ("ceag", "padded")],
-)
-def test_a_guided_batch_equals_its_rows(kind, conditioning):
-    model, given = lively(conditioning), rows(conditioning, 50.0)
+@pytest.mark.parametrize("kind", ["ceag", "ieag", "random"])
+def test_a_guided_batch_equals_its_rows(kind):
+    model, given = lively("durations"), rows("durations", 50.0)
     plain = model.sample(given, steps=8)
     together = model.sample(given, steps=8, guidance=Guidance(kind))
     for k, row in enumerate(given):

@@ -25,7 +25,7 @@ def voice() -> PersonaVoice:
     network, decoder = backbone.build(TINY.backbone), vocoder.build(TINY.vocoder).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    profile = replace(TINY, inference=replace(TINY.inference, steps=6))
+    profile = replace(TINY, inference=replace(TINY.inference, steps=8))
     return PersonaVoice(profile, network.eval(), decoder, Recogniser("the red fox"), Encoder())
 
 
