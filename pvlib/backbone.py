@@ -22,7 +22,7 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.utils import get_epss_timesteps, lens_to_mask, list_str_to_idx
 from torch import Tensor, nn
 
-from pvlib import alignment, config, retired
+from pvlib import alignment, ceag, config, retired
 from pvlib.audio import HOP_LENGTH, N_FFT, N_MELS, SAMPLE_RATE, WIN_LENGTH
 
 BOUNDARY_SECONDS = 0.12  # the mark between reference and generated text sounds this long
@@ -150,6 +150,7 @@ class Item:
     pinned: bool = (
         True  # the reference text keeps to the reference frames; needs the "durations" conditioning
     )
+    ceag_lambda: float = 0.0  # strength of entropy guidance, where the sampler is given one
 
 
 class Backbone(nn.Module):
@@ -252,7 +253,8 @@ class Backbone(nn.Module):
             rows.append(row)
         return torch.stack(rows)
 
-    @torch.inference_mode()
+    @torch.inference_mode(False)  # entropy guidance differentiates, whatever the caller's mode
+    @torch.no_grad()
     def sample(
         self,
         items: Sequence[Item],
@@ -260,13 +262,14 @@ class Backbone(nn.Module):
         steps: int = 32,
         sway_coef: float | None = -1.0,
         integrator: retired.Integrator = retired.EULER,
+        guidance: ceag.Guidance | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Tensor]:
         """Sample rows together. Returns one mel (frames, 100) per item; its first frames are the reference.
 
         steps: Euler steps (NFE); 5, 6, 7, 10, 12 and 16 take the official pruned time grid. sway_coef: sway
-        sampling, None for an even grid. integrator: changes of the step, by default none. progress(done, steps) is
-        called after each step.
+        sampling, None for an even grid. integrator: changes of the step, by default none. guidance: entropy guidance,
+        each row by its `ceag_lambda`, by default none. progress(done, steps) is called after each step.
         Raises ValueError on an item whose frames do not exceed its reference.
         """
         if not items:
@@ -295,11 +298,14 @@ class Backbone(nn.Module):
             if self.precision != torch.float32
             else nullcontext()
         )
+        guide = None if guidance is None else ceag.Guide(self, guidance, items, cond, text, mask)
         self.eval()
         try:
             with self.aligned(self.alignment_of(items)), precision:
                 for k, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
                     velocity = self.velocity(x, cond, text, t, mask, integrator.guidance(strength, t))
+                    if guide:
+                        velocity = velocity - guide(x, t)
                     direction = integrator.direction(velocity, direction)
                     x = x + (s - t) * direction
                     if integrator.noise:

@@ -13,6 +13,7 @@ from pvlib.audio import N_MELS
 # The Big Five, each from -1 to 1 with the average person at 0
 TRAITS = ("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism")
 EMOTIONS = ("neutral", "happy", "sad", "angry")
+CEAG_VARIANTS = ("ceag", "ieag", "random", "published")  # what entropy guidance follows (`ceag.Guidance`)
 
 
 class ConfigError(ValueError):
@@ -29,7 +30,9 @@ class Inference:
     env_weight: float = 0.0  # OES: 0 studio, 1 the original microphone
     oes_env_scale_init: float = 0.1
     use_ceag: bool = False
-    ceag_lambda_max: float = 0.20
+    ceag_variant: str = "ceag"  # one of CEAG_VARIANTS; the paper's is "ceag"
+    ceag_scale: float = 1.0  # multiplies lambda(L) of `laag.lambda_ceag`, for studies
+    ceag_lambda_max: float = 0.20  # printed; lambda(L) has no place for it
     ceag_t_start: float = 0.1
     ceag_t_end: float = 0.4
     ceag_layers: tuple[int, ...] = (-2, -1)
@@ -86,7 +89,12 @@ class Inference:
             "sbm_noise": (0, 1),
             "enhancer_loop_seconds": (0, 12),
             "short_text_cfg": (0, 20),
+            "ceag_scale": (0, 1e6),
         }
+        if self.ceag_variant not in CEAG_VARIANTS:
+            raise ConfigError(
+                f"no ceag_variant {self.ceag_variant!r}: choose one of {', '.join(CEAG_VARIANTS)}"
+            )
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if value is None and name in ("am_ode_momentum", "short_text_cfg"):

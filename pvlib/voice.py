@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pvlib import audio, frontend, hub, laag, recognizer, retired
+from pvlib import audio, ceag, frontend, hub, laag, recognizer, retired
 from pvlib.audio import HOP_LENGTH, SAMPLE_RATE, AudioError, AudioWarning
 from pvlib.backbone import Item
 from pvlib.config import ConfigError, Inference, Profile, get_profile
@@ -45,6 +45,7 @@ __all__ = [
 MAX_REFERENCE_SECONDS = 12  # of a longer recording this much is used, as the official front end does
 MAX_BATCH = 16  # chunks sampled together
 MAX_BATCH_FRAMES = 24_000  # padded frames sampled together: what keeps memory under a gigabyte
+MAX_GUIDED_FRAMES = 4_000  # the same where entropy guidance keeps what it needs for its gradient
 SEEDS_PER_JOB = 1000  # chunk k of a job draws its noise from seed * 1000 + k
 # sample i of a job has the job's seed + i times this, whatever 32 bits the generator takes of it
 SEEDS_APART = 1_000_003
@@ -328,7 +329,8 @@ class PersonaVoice:
             progress(len(made))
         mels: dict[tuple[int, int], Tensor] = {}
         spent = dict.fromkeys(plans, 0.0)
-        for batch in _batches(plans):
+        max_frames = MAX_GUIDED_FRAMES if self.inference.use_ceag else MAX_BATCH_FRAMES
+        for batch in _batches(plans, max_frames):
             start = time.perf_counter()
             for key, mel in zip(batch, self._sample(jobs, plans, batch), strict=True):
                 mels[key] = mel
@@ -362,7 +364,7 @@ class PersonaVoice:
         self, jobs: Sequence[Job], plans: dict[int, list[laag.Chunk]], batch: list[tuple[int, int]]
     ) -> list[Tensor]:
         """Generated mels [(n, 100)] of a batch of (job, chunk), the reference cut off."""
-        items = []
+        inference, items = self.inference, []
         for j, k in batch:
             reference, chunk = jobs[j].reference, plans[j][k]
             items.append(
@@ -373,9 +375,9 @@ class PersonaVoice:
                     frames=max(chunk.frames, len(reference.mel) + MIN_FRAMES),
                     seed=jobs[j].seed * SEEDS_PER_JOB + k,
                     cfg_strength=chunk.cfg_strength,
+                    ceag_lambda=chunk.ceag_lambda * inference.ceag_scale,
                 )
             )
-        inference = self.inference
         sampled = self.backbone.sample(
             items,
             steps=inference.steps,
@@ -383,6 +385,7 @@ class PersonaVoice:
             integrator=retired.Integrator(
                 inference.am_ode_momentum, inference.td_cfg_decay, inference.sbm_noise
             ),
+            guidance=entropy_guidance(inference),
         )
         return [mel[len(item.mel) :].float() for mel, item in zip(sampled, items, strict=True)]
 
@@ -406,14 +409,25 @@ class PersonaVoice:
         return Speech(wave, mel, chunks, frames, seconds + time.perf_counter() - start)
 
 
-def _batches(plans: dict[int, list[laag.Chunk]]) -> list[list[tuple[int, int]]]:
+def entropy_guidance(inference: Inference) -> ceag.Guidance | None:
+    """CEAG as the table of parameters has it; None where it is off. Raises ConfigError on an empty window."""
+    if not inference.use_ceag:
+        return None
+    return ceag.Guidance(
+        inference.ceag_variant, inference.ceag_t_start, inference.ceag_t_end, inference.ceag_layers
+    )
+
+
+def _batches(
+    plans: dict[int, list[laag.Chunk]], max_frames: int = MAX_BATCH_FRAMES
+) -> list[list[tuple[int, int]]]:
     """All (job, chunk), longest first, in batches of at most 16 and of bounded padded length."""
     keys = [(j, k) for j, chunks in plans.items() for k in range(len(chunks))]
     keys.sort(key=lambda key: -plans[key[0]][key[1]].frames)
     batches: list[list[tuple[int, int]]] = []
     for key in keys:
         longest = plans[batches[-1][0][0]][batches[-1][0][1]].frames if batches else 0
-        if batches and len(batches[-1]) < MAX_BATCH and (len(batches[-1]) + 1) * longest <= MAX_BATCH_FRAMES:
+        if batches and len(batches[-1]) < MAX_BATCH and (len(batches[-1]) + 1) * longest <= max_frames:
             batches[-1].append(key)
         else:
             batches.append([key])
@@ -441,8 +455,18 @@ def _with_laag_base(overrides: dict[str, object]) -> dict[str, object]:
 
 def _check_supported(inference: Inference) -> None:
     """Refuse parameters that would have no effect. Raises ConfigError naming them."""
-    if inference.use_ceag:
-        raise ConfigError("use_ceag=True: this pipeline samples without entropy guidance; set use_ceag=False")
+    usual = Inference()
+    for name in ("ceag_variant", "ceag_scale"):
+        if not inference.use_ceag and getattr(inference, name) != getattr(usual, name):
+            raise ConfigError(
+                f"{name}={getattr(inference, name)!r} has no effect without CEAG; set use_ceag=True"
+            )
+    if inference.ceag_lambda_max != usual.ceag_lambda_max:
+        raise ConfigError(
+            f"ceag_lambda_max={inference.ceag_lambda_max} has no effect: lambda(L) sets the strength; "
+            "multiply it by ceag_scale"
+        )
+    entropy_guidance(inference)
     if inference.grpo and inference.best_of_n == 1:
         raise ConfigError("grpo=True has no effect on a single sample; set best_of_n to 2 or more")
     if not inference.laag_chunking and not inference.use_laag:
@@ -453,8 +477,7 @@ def _check_supported(inference: Inference) -> None:
         raise ConfigError(
             f"env_weight={inference.env_weight}: the backbone takes no environment; set env_weight=0"
         )
-    default = Inference().cfg_strength
-    if inference.use_laag and inference.cfg_strength not in (default, inference.laag_cfg_base):
+    if inference.use_laag and inference.cfg_strength not in (usual.cfg_strength, inference.laag_cfg_base):
         raise ConfigError(
             f"cfg_strength={inference.cfg_strength} has no effect while LAAG guides with laag_cfg_base="
             f"{inference.laag_cfg_base}; set both, or use_laag=False"

@@ -237,7 +237,14 @@ def test_a_bad_text_is_told_before_the_recording_is_read(voice, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"use_ceag": True}, {"grpo": True}, {"env_weight": 0.5}, {"cfg_strength": 1.0}],
+    [
+        {"ceag_scale": 2.0},
+        {"ceag_variant": "ieag"},
+        {"ceag_lambda_max": 0.3},
+        {"grpo": True},
+        {"env_weight": 0.5},
+        {"cfg_strength": 1.0},
+    ],
 )
 def test_parameters_without_effect_are_refused(models, change):
     profile = replace(TINY, inference=replace(TINY.inference, **change))
@@ -247,6 +254,23 @@ def test_parameters_without_effect_are_refused(models, change):
         PersonaVoice(
             replace(profile, inference=replace(profile.inference, use_laag=False)), *models, None, None
         )
+
+
+def test_entropy_guidance_reaches_the_sampler(models, reference, monkeypatch):
+    given = []
+    sample = models[0].sample
+    monkeypatch.setattr(
+        models[0], "sample", lambda items, **k: given.append((items, k)) or sample(items, **k)
+    )
+    for change in ({}, {"use_ceag": True, "ceag_scale": 3.0, "ceag_variant": "ieag", "ceag_t_end": 0.9}):
+        inference = replace(TINY.inference, steps=4, **change)
+        voice = PersonaVoice(replace(TINY, inference=inference), *models, Recogniser(), Encoder())
+        voice.synthesise([Job(reference, "good day"), Job(reference, "the red fox saw a dog")])
+    (_, plain), (items, guided) = given
+    assert plain["guidance"] is None
+    assert (guided["guidance"].kind, guided["guidance"].end) == ("ieag", 0.9)
+    expected = [3 * laag.lambda_ceag(text, TINY.inference) for text in ("good day", "the red fox saw a dog")]
+    assert sorted(row.ceag_lambda for row in items) == pytest.approx(sorted(expected))
 
 
 def test_load_gives_cfg_strength_to_laag(models, monkeypatch):

@@ -61,10 +61,25 @@ def item(voice: PersonaVoice, request: Request) -> Item:
     )
 
 
-def watch(voice: PersonaVoice, request: Request, t: float) -> Look:
-    """Synthesise one request and keep the attention of the paper's layers at the step nearest to time t in 0..1."""
-    given, own = item(voice, request), voice.inference
-    options = {"layers": own.ceag_layers, "steps": own.steps, "sway_coef": own.sway_coef}
+def watch(
+    voice: PersonaVoice,
+    request: Request,
+    t: float,
+    *,
+    given: Item | None = None,
+    guidance: ceag.Guidance | None = None,
+) -> Look:
+    """Synthesise one request and keep the attention of the paper's layers at the step nearest to time t in 0..1.
+
+    given: what the sampler is given instead, with a strength for the guidance.
+    """
+    given, own = given or item(voice, request), voice.inference
+    options = {
+        "layers": own.ceag_layers,
+        "steps": own.steps,
+        "sway_coef": own.sway_coef,
+        "guidance": guidance,
+    }
     maps = ceag.attention_maps(voice.backbone, given, t=t, **options)
     columns = ceag.text_columns(voice.backbone, given).numpy()
     token = voice.backbone.settings.stack * HOP_LENGTH / SAMPLE_RATE  # seconds

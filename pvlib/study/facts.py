@@ -184,13 +184,17 @@ def _level() -> tuple[bool, str]:
 
 
 def _masked_entropy() -> tuple[bool, str]:
-    scores = torch.randn(3, 6, 6, generator=torch.Generator().manual_seed(0))
+    scores = torch.randn(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     padded = torch.nn.functional.pad(scores, (0, 4), value=float("-inf")).requires_grad_()
-    short, long = ceag.entropy(scores.softmax(-1)), ceag.entropy(padded.softmax(-1))
-    gradient = torch.autograd.grad(long.sum(), padded)[0]
-    error = float((short - long).abs().max().detach())
-    good = error < TOLERANCE and bool(torch.isfinite(gradient).all())
-    return good, f"padding changes the entropy by {error:.1e}; its gradient is finite: {good}"
+    keys, queries = torch.arange(10)[None] < 6, torch.ones(1, 6, dtype=torch.bool)
+    short, long = (
+        ceag.masked_entropy(scores, keys[:, :6], queries),
+        ceag.masked_entropy(padded, keys, queries),
+    )
+    finite = bool(torch.autograd.grad(long.sum(), padded)[0].isfinite().all())
+    error, bare = float((short - long).abs().detach()), float(ceag.unmasked_entropy(padded.detach()))
+    words = f"padding changes the entropy by {error:.1e}; its gradient is finite: {finite}; without masks it is {bare}"
+    return error < TOLERANCE and finite, words
 
 
 def _cross_attention() -> tuple[bool, str]:

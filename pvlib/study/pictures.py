@@ -159,7 +159,54 @@ def attention_text(
     figure.colorbar(image, ax=left, label="square root of the attention weight", pad=0.01)
     right.plot(entropy, (np.arange(len(entropy)) + 0.5) / len(entropy) * seconds, color="#444444", lw=0.9)
     right.axhline(boundary, color=CLIP_COLOUR, lw=1)
-    right.set(xlabel="entropy\n(share of its maximum)", xlim=(0, 1.02))
+    right.set(xlabel="entropy\n(share of its maximum)", xlim=(0, 1.1))
+    return figure
+
+
+@styled
+def attention_compared(
+    token_maps: Mapping[str, np.ndarray], tokens: Sequence[str], boundary: float, seconds: float
+) -> Figure:
+    """Figure 6 under guidance: attention of every frame, gathered by text token, one panel per kind of guidance.
+
+    token_maps: name -> (n, tokens), rows summing to one at most; one colour scale for all. boundary, seconds: end of
+    the reference and of the whole (s).
+    """
+    figure = Figure(figsize=(3.4 * len(token_maps) + 0.8, 3.9), layout="constrained")
+    axes = figure.subplots(1, len(token_maps), sharex=True, sharey=True, squeeze=False)[0]
+    ceiling, image = max(_ceiling(weights) for weights in token_maps.values()), None
+    extent = (-0.5, len(tokens) - 0.5, seconds, 0)
+    for ax, (name, weights) in zip(axes, token_maps.items(), strict=True):
+        image = _heat(ax, weights, extent=extent, vmax=ceiling)
+        ax.axhline(boundary, color=CLIP_COLOUR, lw=1)
+        ax.set_title(name, fontsize=9)
+    axes[0].set_ylabel("time of the frame (s)")
+    figure.supxlabel("position of the character in the text; green: end of the reference", fontsize=9)
+    figure.colorbar(image, ax=axes, label="square root of the attention weight", pad=0.01)
+    return figure
+
+
+@styled
+def entropy_compared(
+    times: np.ndarray, nats: Mapping[str, np.ndarray], window: tuple[float, float]
+) -> Figure:
+    """Entropy of the attention over text under each kind of guidance, and its difference from none.
+
+    times: (steps,) in 0..1. nats: name -> (steps,), mean of heads and blocks; the first one is without guidance.
+    """
+    figure = Figure(figsize=(9.5, 3.0), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    plain = next(iter(nats.values()))
+    for k, (name, values) in enumerate(nats.items()):
+        style = {"color": sns.color_palette("colorblind")[k % 8], "ms": 3.5, "lw": 1.2, "label": name}
+        left.plot(times, values, ("-o", "--s", ":^")[k % 3], **style)
+        right.plot(times, values - plain, ("-o", "--s", ":^")[k % 3], **style)
+    for ax in (left, right):
+        ax.axvspan(*window, color="#eeeeee", zorder=0)
+        ax.set_xlabel("time of the flow (0 noise, 1 speech)")
+    left.set_ylabel("entropy over text (nat)")
+    right.set_ylabel("difference from no guidance (nat)")
+    left.legend(fontsize=8)
     return figure
 
 

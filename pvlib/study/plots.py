@@ -327,6 +327,27 @@ def effects(table: pd.DataFrame, criterion: float) -> Figure:
     return figure
 
 
+@styled
+def strength(table: pd.DataFrame) -> Figure:
+    """Entropy, words and sound against the strength of entropy guidance, CEAG beside a random direction.
+
+    table: see `guidance.compare`; the dashed line is no guidance.
+    """
+    figure = Figure(figsize=(10.0, 3.0), layout="constrained")
+    panels = (
+        ("lowered", "entropy over text lowered by (nat)", 0.0),
+        ("wer", "word error rate (capped at 1)", table["wer"].iloc[0]),
+        ("change", "change of the mel (nat)", 0.0),
+    )
+    for ax, (name, text, plain) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        for kind, style, colour in (("ceag", "-o", "#0072b2"), ("random", "--s", "#7a7a7a")):
+            ax.plot(table["strength"], table[f"{name}_{kind}"], style, color=colour, ms=5, label=kind)
+        ax.axhline(plain, color="#000000", lw=0.8, ls=":", label="no guidance")
+        ax.set(xscale="log", xlabel="strength of guidance, mean lambda", ylabel=text)
+    figure.axes[0].legend(fontsize=8)
+    return figure
+
+
 VERDICT_COLOURS = {
     "supported": "#009e73",
     "arithmetic-ok": "#8fd0b9",

@@ -1,0 +1,270 @@
+"""What entropy guidance does: to attention, to words and to time, beside a random direction of the same length."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pvlib import ceag, laag
+from pvlib.backbone import Backbone, Item
+from pvlib.metrics import wer
+from pvlib.study import attention, statistics
+from pvlib.study.attention import Look
+from pvlib.systems.base import Request
+from pvlib.voice import PersonaVoice, entropy_guidance
+
+NONE = "none"
+SCALES = (1.0, 100.0)  # of lambda(L); the paper's is 1
+SHOWN = 100.0  # at which the maps are drawn
+SETTINGS = ((NONE, 0.0), *((kind, scale) for scale in SCALES for kind in ("ceag", "random")))
+TARGET = 0.9  # share of utterances whose entropy CEAG should lower further than a random direction does
+WER_MARGIN = 0.01  # error rate that guidance may cost at most
+
+SHARE = 16  # one utterance in so many of the study is guided
+FEWEST = 3
+BATCH = 4
+PADDING_STEPS = 8
+
+
+def size(samples: int) -> int:
+    """How many short texts are guided in a study with `samples` utterances."""
+    return max(FEWEST, samples // SHARE)
+
+
+def items(voice: PersonaVoice, requests: Sequence[Request]) -> list[Item]:
+    """What the sampler is given for the first chunk of each request, with the strength for its length."""
+    given = [attention.item(voice, request) for request in requests]
+    return [replace(item, ceag_lambda=laag.lambda_ceag(item.text, voice.inference)) for item in given]
+
+
+def guided(
+    voice: PersonaVoice, given: Sequence[Item], kind: str, scale: float
+) -> tuple[list[Item], ceag.Guidance | None]:
+    """Items with their strength scaled, and the guidance for them; none where the kind is "none"."""
+    scaled = [replace(item, ceag_lambda=item.ceag_lambda * scale) for item in given]
+    if kind == NONE:
+        return scaled, None
+    return scaled, entropy_guidance(replace(voice.inference, use_ceag=True, ceag_variant=kind))
+
+
+def looks(
+    voice: PersonaVoice,
+    request: Request,
+    t: float,
+    *,
+    kinds: Sequence[str] = ("ieag", "ceag"),
+    scale: float = SHOWN,
+) -> dict[str, Look]:
+    """The attention of one request under each kind of guidance, as `attention.watch` keeps it."""
+    (given,) = items(voice, [request])
+    found = {}
+    for kind in kinds:
+        (scaled,), guidance = guided(voice, [given], kind, scale)
+        found[kind] = attention.watch(voice, request, t, given=scaled, guidance=guidance)
+    return found
+
+
+# Entropy and words
+
+
+def rows(
+    voice: PersonaVoice, requests: Sequence[Request], settings: Sequence[tuple[str, float]] = SETTINGS
+) -> pd.DataFrame:
+    """Each request under each setting (kind, scale), from the same noise: a line each.
+
+    Columns: utterance, kind, scale, strength (lambda(L) times scale), entropy (nats, among characters, mean of the
+    steps in the window), hypothesis, wer, wer_capped, change (root mean square difference of the generated mel from
+    the unguided one, nats). "none" has to be among the settings: the others are compared with it. Computed in
+    float32: what the formula's strength does to the entropy is no larger than the rounding of bfloat16.
+    """
+    with _in_float32(voice.backbone):
+        return _rows(voice, requests, settings)
+
+
+def _rows(
+    voice: PersonaVoice, requests: Sequence[Request], settings: Sequence[tuple[str, float]]
+) -> pd.DataFrame:
+    own = voice.inference
+    options = {"layers": own.ceag_layers, "steps": own.steps, "sway_coef": own.sway_coef}
+    lines = []
+    for start in range(0, len(requests), BATCH):
+        batch = requests[start : start + BATCH]
+        given = items(voice, batch)
+        plain: list[torch.Tensor] = []
+        for kind, scale in sorted(settings, key=lambda setting: setting[0] != NONE):
+            scaled, guidance = guided(voice, given, kind, scale)
+            seen = ceag.trace(voice.backbone, scaled, guidance=guidance, **options)
+            inside = (seen.times >= own.ceag_t_start) & (seen.times <= own.ceag_t_end)
+            made = [mel[len(item.mel) :] for mel, item in zip(seen.mels, scaled, strict=True)]
+            plain = plain or made
+            heard = voice.recognizer.transcribe([_wave(voice, mel) for mel in made])
+            for k, request in enumerate(batch):
+                error = wer.wer(request.text, heard[k])
+                line = {"utterance": request.utterance, "kind": kind, "scale": scale}
+                line |= {"strength": scaled[k].ceag_lambda, "entropy": float(seen.text[inside, k].mean())}
+                line |= {"hypothesis": heard[k], "wer": error, "wer_capped": wer.capped(error)}
+                lines.append({**line, "change": float((made[k] - plain[k]).square().mean().sqrt())})
+    return pd.DataFrame(lines)
+
+
+@contextmanager
+def _in_float32(model: Backbone) -> Iterator[None]:
+    precision, model.precision = model.precision, torch.float32
+    try:
+        yield
+    finally:
+        model.precision = precision
+
+
+def _wave(voice: PersonaVoice, mel: torch.Tensor) -> np.ndarray:
+    with torch.inference_mode():
+        wave = voice.vocoder.decode(mel.T[None].to(voice.device))[0].float().cpu().numpy()
+    return laag.trim_lead(wave, voice.inference)
+
+
+def compare(rows: pd.DataFrame) -> pd.DataFrame:
+    """CEAG beside no guidance and beside a random direction of the same length, a line per scale.
+
+    Columns: scale, strength (mean lambda), n, entropy (unguided, nats), lowered_ceag and lowered_random (by so many
+    nats), further (share of utterances that CEAG lowers further than random does, ties not counted) with its 95 %
+    Wilson interval (further_low, further_high), wer, wer_ceag, wer_random (capped, means), change_ceag,
+    change_random (mean, nats).
+    """
+    by = {key: own.set_index("utterance") for key, own in rows.groupby(["kind", "scale"])}
+    plain = by[NONE, 0.0]
+    lines = []
+    for scale in sorted(scale for kind, scale in by if kind == "ceag"):
+        ceag_rows, random = (by[kind, scale].loc[plain.index] for kind in ("ceag", "random"))
+        wins, n = int((ceag_rows["entropy"] < random["entropy"]).sum()), len(plain)
+        low, high = statistics.wilson(wins, n)
+        line = {"scale": scale, "strength": ceag_rows["strength"].mean(), "n": n}
+        line |= {"entropy": plain["entropy"].mean()}
+        for kind, own in (("ceag", ceag_rows), ("random", random)):
+            line[f"lowered_{kind}"] = (plain["entropy"] - own["entropy"]).mean()
+        line |= {"further": wins / n, "further_low": low, "further_high": high}
+        line |= {"wer": plain["wer_capped"].mean()}
+        for kind, own in (("ceag", ceag_rows), ("random", random)):
+            line |= {f"wer_{kind}": own["wer_capped"].mean(), f"change_{kind}": own["change"].mean()}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def summary(table: pd.DataFrame) -> list[str]:
+    """Sentences on `compare`: a verdict at the paper's strength, then how far strength has to go to matter."""
+    own = table[table["scale"] == 1.0].iloc[0]
+    sentences = [_entropy(own), _words(own)]
+    if len(more := table[table["scale"] > 1.0]):
+        sentences.append(_stronger(own, more))
+    return sentences
+
+
+def _entropy(line: pd.Series) -> str:
+    met = "reached" if line["further"] >= TARGET else "missed"
+    return (
+        f"At the strength of the formula (lambda {line['strength']:.2f} on average) CEAG lowers the entropy among "
+        f"characters by {line['lowered_ceag']:.2g} nats of {line['entropy']:.2f}, a random direction of the same "
+        f"length by {line['lowered_random']:.2g}. CEAG lowers it further in {line['further']:.0%} of {line['n']:.0f} "
+        f"utterances (95 % interval {line['further_low']:.0%} to {line['further_high']:.0%}): the target of "
+        f"{TARGET:.0%} is {met}."
+    )
+
+
+def _stronger(own: pd.Series, more: pd.DataFrame) -> str:
+    reached, strong = more[more["further"] >= TARGET], more.iloc[-1]
+    where = f"from {reached['scale'].iloc[0]:g} times lambda on" if len(reached) else "at no strength tried"
+    first = "" if own["further"] >= TARGET else f"The share of {TARGET:.0%} is reached {where}. "
+    errors = {kind: strong[f"wer_{kind}"] - strong["wer"] for kind in ("ceag", "random")}
+    return (
+        f"{first}At {strong['scale']:g} times lambda CEAG lowers the entropy by {strong['lowered_ceag']:.2g} nats, "
+        f"a random direction by {strong['lowered_random']:.2g}; the word error rate changes by {errors['ceag']:+.3f} "
+        f"with CEAG and by {errors['random']:+.3f} with the random direction."
+    )
+
+
+def _words(line: pd.Series) -> str:
+    worse = line["wer_ceag"] - line["wer"]
+    verdict = "within" if worse <= WER_MARGIN else "beyond"
+    effect = (
+        "CEAG changes no word here"
+        if worse == 0
+        else f"CEAG {'costs' if worse > 0 else 'saves'} {abs(worse):.3f} of word error rate"
+    )
+    return (
+        f"{effect} ({line['wer']:.3f} without, {line['wer_ceag']:.3f} with, {line['wer_random']:.3f} with a random "
+        f"direction), {verdict} the margin of {WER_MARGIN}. The mel moves by {line['change_ceag']:.3f} nats with CEAG "
+        f"and by {line['change_random']:.3f} with a random direction."
+    )
+
+
+# Time and padding
+
+
+def cost(voice: PersonaVoice, request: Request, repeats: int = 1) -> pd.DataFrame:
+    """Seconds to sample one request without guidance and with each kind, the best of `repeats`, one after another.
+
+    Columns: kind, seconds, ratio (to no guidance).
+    """
+    given = items(voice, [request])
+    best = {NONE: np.inf, "ceag": np.inf}
+    for _ in range(repeats):
+        for kind in best:
+            scaled, guidance = guided(voice, given, kind, 1.0)
+            start = time.perf_counter()
+            voice.backbone.sample(
+                scaled, steps=voice.inference.steps, sway_coef=voice.inference.sway_coef, guidance=guidance
+            )
+            best[kind] = min(best[kind], time.perf_counter() - start)
+    found = pd.DataFrame({"kind": list(best), "seconds": list(best.values())})
+    return found.assign(ratio=found["seconds"] / best[NONE])
+
+
+def cost_sentence(table: pd.DataFrame, steps: int) -> str:
+    """One sentence on `cost`."""
+    seconds = table.set_index("kind")["seconds"]
+    return (
+        f"At {steps} steps an utterance takes {seconds['ceag'] / seconds[NONE]:.2f} times as long with CEAG "
+        f"({seconds['ceag']:.1f} s against {seconds[NONE]:.1f} s): each step in the window needs a second pass and its "
+        "gradient. The strength does not matter for time."
+    )
+
+
+def padding(voice: PersonaVoice, requests: Sequence[Request]) -> pd.DataFrame:
+    """The shortest of some requests, guided alone and beside the longest, with masks and without, in float32.
+
+    Columns: kind, row, masks, finite (share of the generated mel), apart (largest difference from the row alone with
+    masks, nats). Raises ValueError when there is nothing longer to pad for.
+    """
+    given = sorted(items(voice, requests), key=lambda item: item.frames)
+    given = [given[0], given[-1]]
+    if given[0].frames == given[1].frames:
+        raise ValueError("all requests are of the same length; give one that is longer")
+    first, lines = slice(len(given[0].mel), None), []
+    with _in_float32(voice.backbone):
+        for kind in ("ieag", "ceag"):
+            alone = None
+            for batch, masked in ((given[:1], True), (given, True), (given, False)):
+                guidance = ceag.Guidance(kind, masked=masked)
+                mel = voice.backbone.sample(batch, steps=PADDING_STEPS, guidance=guidance)[0][first]
+                alone = mel if alone is None else alone
+                row = "alone" if len(batch) == 1 else "in a padded batch"
+                finite, apart = mel.isfinite().float().mean(), (mel - alone).abs().max()
+                lines.append((kind, row, "yes" if masked else "no", float(finite), float(apart)))
+    return pd.DataFrame(lines, columns=["kind", "row", "masks", "finite", "apart"])
+
+
+def padding_sentence(table: pd.DataFrame) -> str:
+    """One sentence on `padding`."""
+    batch = table[table["row"] != "alone"]
+    apart = batch.loc[batch["masks"] == "yes", "apart"].max()
+    bare = batch[batch["masks"] == "no"]
+    broken = [line.kind.upper() for line in bare.itertuples() if line.finite < 1]
+    return (
+        f"With masks a row in a padded batch is at most {apart:.1e} nats from the row alone. Without them the padded "
+        f"row is lost to NaN under {' and '.join(broken) or 'no kind of guidance'}."
+    )
