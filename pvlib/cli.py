@@ -298,6 +298,9 @@ def reproduce(arguments: argparse.Namespace) -> None:
         help="which (default: all), or variants such as personavoice@steps=8",
     ),
     argument("--all", action="store_true", help="and every ablation variant of notebook 07"),
+    argument(
+        "--manifest", metavar="NAME", help="other utterances than the profile's: data/manifests/NAME.csv"
+    ),
     PROFILE,
     SAMPLES,
     JOBS,
@@ -313,31 +316,41 @@ def evaluate(arguments: argparse.Namespace) -> None:
     error in one ends all, and the same command goes on from the finished rows. Several hosts need the same checkout and
     one shared folder, named by PVLIB_BUILD."""
     profile = _profile(arguments.profile)
-    _check_samples(arguments.samples, profile)
+    manifest = None
+    if arguments.manifest is None:
+        _check_samples(arguments.samples, profile)
+    else:
+        from pvlib.study import manifest as manifests
+
+        manifest = manifests.read(arguments.manifest)
     if (launched := _launched()) and arguments.jobs > 1:
         raise CommandError("--jobs starts processes itself; leave it out under torchrun or accelerate")
     from pvlib import systems
     from pvlib.study import ablations
 
-    names = [*(arguments.system or systems.NAMES), *(ablations.variants() if arguments.all else ())]
+    default = systems.NAMES
+    if manifest is not None and not manifest.table["audio"].all():  # nothing for the controls to play
+        default = [name for name in systems.NAMES if name not in systems.CONTROLS]
+    names = [*(arguments.system or default), *(ablations.variants() if arguments.all else ())]
     for name in names:
         systems.create(name, profile)  # reads no weights: a wrong name is told at once
     if arguments.jobs > 1:
         from pvlib.study import launch
 
-        launch.evaluate(arguments.jobs, profile.name, names, arguments.samples, as_json=arguments.json)
+        options = {"manifest": arguments.manifest or "", "as_json": arguments.json}
+        launch.evaluate(arguments.jobs, profile.name, names, arguments.samples, **options)
     elif launched:
         from pvlib.study import evaluate as study
         from pvlib.study import ranks
 
         with ranks.join() as shared:
-            rows = study.evaluate(profile, names, arguments.samples, ranks=shared)
+            rows = study.evaluate(profile, names, arguments.samples, manifest=manifest, ranks=shared)
         if shared.first:
             _show_rows(rows, arguments.json)
     else:
         from pvlib.study import evaluate as study
 
-        _show_rows(study.evaluate(profile, names, arguments.samples), arguments.json)
+        _show_rows(study.evaluate(profile, names, arguments.samples, manifest=manifest), arguments.json)
 
 
 def _show_rows(rows: pd.DataFrame, as_json: bool) -> None:
