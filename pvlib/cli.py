@@ -316,20 +316,20 @@ def evaluate(arguments: argparse.Namespace) -> None:
     error in one ends all, and the same command goes on from the finished rows. Several hosts need the same checkout and
     one shared folder, named by PVLIB_BUILD."""
     profile = _profile(arguments.profile)
-    manifest = None
+    other: dict[str, Any] = {}
     if arguments.manifest is None:
         _check_samples(arguments.samples, profile)
     else:
         from pvlib.study import manifest as manifests
 
-        manifest = manifests.read(arguments.manifest)
+        other["manifest"] = manifests.read(arguments.manifest)
     if (launched := _launched()) and arguments.jobs > 1:
         raise CommandError("--jobs starts processes itself; leave it out under torchrun or accelerate")
     from pvlib import systems
     from pvlib.study import ablations
 
     default = systems.NAMES
-    if manifest is not None and not manifest.table["audio"].all():  # nothing for the controls to play
+    if other and not other["manifest"].table["audio"].all():  # nothing for the controls to play
         default = [name for name in systems.NAMES if name not in systems.CONTROLS]
     names = [*(arguments.system or default), *(ablations.variants() if arguments.all else ())]
     for name in names:
@@ -344,13 +344,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
         from pvlib.study import ranks
 
         with ranks.join() as shared:
-            rows = study.evaluate(profile, names, arguments.samples, manifest=manifest, ranks=shared)
+            rows = study.evaluate(profile, names, arguments.samples, **other, ranks=shared)
         if shared.first:
             _show_rows(rows, arguments.json)
     else:
         from pvlib.study import evaluate as study
 
-        _show_rows(study.evaluate(profile, names, arguments.samples, manifest=manifest), arguments.json)
+        _show_rows(study.evaluate(profile, names, arguments.samples, **other), arguments.json)
 
 
 def _show_rows(rows: pd.DataFrame, as_json: bool) -> None:

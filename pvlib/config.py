@@ -60,9 +60,10 @@ class Inference:
     speed: float = 1.0
     # The remedy for short texts: lengths from the letters in place of the official formula (`laag.letter_duration`).
     letter_durations: bool = False
-    letter_prior_seconds: float = 1.0  # of average speech, by which the clip's own speaking rate is steadied
-    letter_pause_seconds: float = 0.06  # before the first word
-    letter_floor_seconds: float = 0.4  # no piece lasts less
+    # Chosen on development speakers (`training.durations`).
+    letter_prior_seconds: float = 2.0  # of average speech, by which the clip's own speaking rate is steadied
+    letter_pause_seconds: float = 0.12  # around the words
+    letter_floor_seconds: float = 0.5  # no piece lasts less
     # Modules that the paper tried and retired (`retired`). Off by default: the result is the same to the bit.
     ibop_rank: int = 0  # principal components kept of the clip's mel; 0 keeps all
     am_ode_momentum: float | None = None  # weight of the last direction; None: Euler, 0.0: as initialised

@@ -218,10 +218,11 @@ def letter_duration(
     """Mel frames in all by the letters: the expected seconds of the text at a steadied speaking rate of the clip.
 
     seconds_of: expected seconds of a text in average speech, the sum over its characters. With S the seconds of the
-    clip, E those expected of its text and k = `letter_prior_seconds`, the clip is (S + k) / (E + k) times as slow as the
-    average: its own rate S / E when k is 0, the average in the limit. To the text come `letter_pause_seconds`, and a
-    piece lasts at least `letter_floor_seconds`. reference_frames: whole hops of the clip, samples // 256. No short
-    text is treated apart. Raises ValueError on an empty reference text and on a rate that is not known (E + k = 0).
+    clip, E those expected of its text and k = `letter_prior_seconds`, the clip is taken to be (S + k) / (E + k) times
+    as slow as the average: at its own rate S / E when k is 0, at the average in the limit. To the text come
+    `letter_pause_seconds`, and a piece lasts at least `letter_floor_seconds`. reference_frames: whole hops of the clip,
+    samples // 256. No short text is treated apart.
+    Raises ValueError on an empty reference text and on a rate that is not known (E + k = 0).
     """
     if not reference_text:
         raise ValueError("the reference text is empty: its speaking rate is unknown")

@@ -1,4 +1,4 @@
-"""How long will a text last, given one second of its speaker? The rules, on development speakers whose lengths are known.
+"""Rules for the length of a text, given one second of its speaker, on development speakers, whose lengths are known.
 
 Nothing is trained. `errors` and `priors` are what `Inference.letter_prior_seconds` and `letter_pause_seconds` were
 chosen by: `python -m pvlib.training.durations`, after `pvlib world build`.
@@ -21,7 +21,7 @@ from pvlib.world.corpus import Corpus, open_split
 from pvlib.world.publish import clip
 
 PRIORS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 100.0)
-PAUSES = (0.0, 0.06, 0.12)
+PAUSES = (0.0, 0.06, 0.09, 0.12, 0.15, 0.18)
 RULES = ("official formula", "letters", "true length")
 
 
