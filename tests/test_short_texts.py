@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 from dataclasses import replace
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from babble import babble
 
-from pvlib import audio, backbone, cli, laag
+from pvlib import audio, backbone, cli, laag, paths
 from pvlib.config import MINI, PAPER, ConfigError, Inference
-from pvlib.study import ablations, launch, ledger, manifest, plots, reproduce, short_texts, sweeps
+from pvlib.study import ablations, evaluate, launch, ledger, manifest, plots, reproduce, short_texts, sweeps
 from pvlib.systems.base import Request
 from pvlib.systems.personavoice import _true_samples
 from pvlib.voice import Job, PersonaVoice
@@ -196,7 +198,10 @@ def test_the_pipeline_plans_by_the_letters_of_its_backbone_when_asked(network):
 
 
 def test_off_nothing_is_asked_of_the_letters(network, monkeypatch):
-    monkeypatch.setattr(backbone.Backbone, "seconds_of", None)
+    def refuse(self: backbone.Backbone, text: str) -> float:
+        raise AssertionError(text)
+
+    monkeypatch.setattr(backbone.Backbone, "seconds_of", refuse)
     voice = pipeline(network, letter_prior_seconds=5.0, letter_floor_seconds=3.0)
     reference = voice.reference(babble(1.0))
     known = len(reference.wave) // 256
@@ -209,7 +214,7 @@ def test_off_nothing_is_asked_of_the_letters(network, monkeypatch):
         assert [c.frames for c in plan] == [
             laag.duration(known, reference.text, c.text, Inference()) for c in plan
         ]
-    with pytest.raises(TypeError):
+    with pytest.raises(AssertionError, match="hello there"):
         pipeline(network, letter_durations=True).plan(Job(reference, "no."))
 
 
@@ -269,7 +274,7 @@ def test_a_length_that_mends_most_failures_is_the_cause():
         "McNemar",
     )
     assert line["difference"] == pytest.approx(-0.4) and line["low"] < -0.4 < line["high"] < 0
-    assert line["p"] == pytest.approx(2 * 0.5**80 - 0.5**80)  # mid-p of 80 discordant pairs, all one way
+    assert line["p"] * 2**80 == pytest.approx(1)  # mid-p of 80 discordant pairs, all one way
     assert "most of the collapse is owed to the length" in short_texts.cause(compared)
     assert "**reached**" in short_texts.remedy(compared)
     assert "not shown to differ" not in short_texts.oracle_gap(compared)
@@ -337,6 +342,43 @@ def test_a_share_is_spoken_by_default_and_all_of_a_complete_study():
     assert short_texts.size(MINI, 200, 200) == 200
     with pytest.raises(ConfigError, match="no manifest of ultra-short texts"):
         short_texts.read(PAPER)
+
+
+def test_the_notebook_needs_rows_and_lengths_only(monkeypatch, tmp_path):
+    """Its cells run on made-up rows, and what they conclude is of these."""
+    rows = made_up(OWED)
+    texts = manifest.read(MINI.ultra_short).table
+    lines = [
+        (row.utterance, row.speaker, row.words, rule, row.seconds * factor, row.seconds, np.log(factor))
+        for row in texts.itertuples()
+        for rule, factor in (("f5-official", 2.0), ("personavoice", 1.5), ("letter durations", 1.1))
+    ]
+    columns = ["utterance", "speaker", "words", "rule", "seconds", "true_seconds", "error"]
+    lengths = pd.DataFrame(lines, columns=columns)
+    monkeypatch.setattr(short_texts, "rows", lambda *a, **k: rows)
+    monkeypatch.setattr(short_texts, "planned", lambda *a: lengths)
+    long = manifest.read("mini-test").sample(40).assign(system="personavoice", wer=0.0)
+    monkeypatch.setattr(evaluate, "evaluate", lambda *a, **k: long)
+    cells = nbformat.read(paths.NOTEBOOKS / "13_beyond_the_paper.ipynb", as_version=4).cells
+    space: dict = {}
+    shown = None
+    for cell in cells:
+        if cell.cell_type == "code":
+            *before, last = ast.parse(cell.source).body
+            exec(compile(ast.Module(before, []), cell.id, "exec"), space)
+            if not isinstance(last, ast.Expr):
+                exec(compile(ast.Module([last], []), cell.id, "exec"), space)
+            else:
+                shown = eval(compile(ast.Expression(last.value), cell.id, "eval"), space)
+            space["figures_dir"] = str(tmp_path)
+    assert {path.stem for path in tmp_path.glob("*.png")} == {
+        "length_by_words",
+        "cfr_by_words",
+        "wer_histogram_by_length_rule",
+    }
+    assert "most of the collapse is owed to the length" in shown.data
+    assert "official formula 0.41" in shown.data and "letter durations 0.10" in shown.data  # ln 1.5, ln 1.1
+    assert "short texts fail more often than long ones" in shown.data
 
 
 # Entrances

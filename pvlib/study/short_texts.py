@@ -16,7 +16,7 @@ import pandas as pd
 
 from pvlib import laag
 from pvlib.audio import HOP_LENGTH, SAMPLE_RATE, AudioError
-from pvlib.config import ConfigError, Inference, Profile, get_profile
+from pvlib.config import ConfigError, Profile, get_profile
 from pvlib.metrics.cfr import catastrophic
 from pvlib.metrics.judges import Panel
 from pvlib.study import ledger, manifest, statistics
@@ -164,7 +164,7 @@ def _line(one: pd.DataFrame, other: pd.DataFrame, metric: str) -> dict[str, obje
         return line
     if metric == "cfr" and np.isin(np.concatenate([a, b]), (0, 1)).all():
         return line | {"test": "McNemar", "p": statistics.mcnemar(a, b).mid_p}
-    if a.any() and np.ptp(a - b) == 0 and (a != b).any():
+    if np.ptp(a - b) == 0 and (a != b).any():
         return line  # the same difference everywhere: no test of it is defined
     return line | {"test": "Wilcoxon", "p": statistics.wilcoxon(a, b).p}
 
@@ -248,7 +248,7 @@ def official_seconds(voice: PersonaVoice, clip: np.ndarray, heard: str, text: st
     vocabulary = voice.backbone.cfm.vocab_char_map
     known = len(clip) // HOP_LENGTH
     reference = closed(normalise(heard, vocabulary, "the transcript"))
-    frames = laag.duration(known, reference, normalise(text, vocabulary), Inference()) - known
+    frames = laag.duration(known, reference, normalise(text, vocabulary), voice.inference) - known
     return frames * HOP_LENGTH / SAMPLE_RATE
 
 
