@@ -220,6 +220,10 @@ class Backbone(nn.Module):
         """Expected seconds of each character: (nt,)."""
         return self.transformer.text_embed.expected[self.encode([text])[0] + 1]
 
+    def seconds_of(self, text: str) -> float:
+        """Expected seconds of a text in average speech; needs the "durations" conditioning."""
+        return float(self.weights_of(text).sum())
+
     def alignment_of(self, items: Sequence[Item]) -> Tensor | None:
         """The alignment (b, n) of rows: reference text over reference tokens, a short mark, then the new text.
 

@@ -298,6 +298,9 @@ def reproduce(arguments: argparse.Namespace) -> None:
         help="which (default: all), or variants such as personavoice@steps=8",
     ),
     argument("--all", action="store_true", help="and every ablation variant of notebook 07"),
+    argument(
+        "--manifest", metavar="NAME", help="other utterances than the profile's: data/manifests/NAME.csv"
+    ),
     PROFILE,
     SAMPLES,
     JOBS,
@@ -313,12 +316,21 @@ def evaluate(arguments: argparse.Namespace) -> None:
     error in one ends all, and the same command goes on from the finished rows. Several hosts need the same checkout and
     one shared folder, named by PVLIB_BUILD."""
     profile = _profile(arguments.profile)
-    _check_samples(arguments.samples, profile)
+    other: dict[str, Any] = {}
+    if arguments.manifest is None:
+        _check_samples(arguments.samples, profile)
+    else:
+        from pvlib.study import manifest as manifests
+
+        other["manifest"] = manifests.read(arguments.manifest)
     if (launched := _launched()) and arguments.jobs > 1:
         raise CommandError("--jobs starts processes itself; leave it out under torchrun or accelerate")
     from pvlib import systems
 
-    names = list(arguments.system or systems.NAMES)
+    default = systems.NAMES
+    if other and not other["manifest"].table["audio"].all():  # nothing for the controls to play
+        default = [name for name in systems.NAMES if name not in systems.CONTROLS]
+    names = list(arguments.system or default)
     if arguments.all:
         from pvlib.study import ablations
 
@@ -328,17 +340,18 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.jobs > 1:
         from pvlib.study import launch
 
-        launch.evaluate(arguments.jobs, profile.name, names, arguments.samples, as_json=arguments.json)
+        options = {"manifest": arguments.manifest or "", "as_json": arguments.json}
+        launch.evaluate(arguments.jobs, profile.name, names, arguments.samples, **options)
         return
     from pvlib.study import evaluate as study
 
     if not launched:
-        _show_rows(study.evaluate(profile, names, arguments.samples), arguments.json)
+        _show_rows(study.evaluate(profile, names, arguments.samples, **other), arguments.json)
         return
     from pvlib.study import ranks
 
     with ranks.join() as shared:
-        rows = study.evaluate(profile, names, arguments.samples, ranks=shared)
+        rows = study.evaluate(profile, names, arguments.samples, **other, ranks=shared)
     if shared.first:
         _show_rows(rows, arguments.json)
 

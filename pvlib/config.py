@@ -61,6 +61,12 @@ class Inference:
     short_text_bytes: int = 10  # under this the official flow slows down to `short_text_speed`
     short_text_speed: float = 0.3
     speed: float = 1.0
+    # The remedy for short texts: lengths from the letters in place of the official formula (`laag.letter_duration`).
+    letter_durations: bool = False
+    # Chosen on development speakers (`training.durations`).
+    letter_prior_seconds: float = 2.0  # of average speech, by which the clip's own speaking rate is steadied
+    letter_pause_seconds: float = 0.12  # around the words
+    letter_floor_seconds: float = 0.5  # no piece lasts less
     # Modules that the paper tried and retired (`retired`). Off by default: the result is the same to the bit.
     ibop_rank: int = 0  # principal components kept of the clip's mel; 0 keeps all
     am_ode_momentum: float | None = None  # weight of the last direction; None: Euler, 0.0: as initialised
@@ -90,6 +96,9 @@ class Inference:
             "enhancer_loop_seconds": (0, 12),
             "short_text_cfg": (0, 20),
             "ceag_scale": (0, 1e6),
+            "letter_prior_seconds": (0, 100),
+            "letter_pause_seconds": (0, 1),
+            "letter_floor_seconds": (0, 5),
         }
         if self.ceag_variant not in CEAG_VARIANTS:
             raise ConfigError(
@@ -294,6 +303,7 @@ class Profile:
     manifest: str  # data/manifests/<manifest>.csv
     samples: int  # utterances of a full study
     default_samples: int  # utterances of `make reproduce`
+    ultra_short: str = ""  # a second manifest, of texts of at most 4 words; "" where there is none
     seed: int = 42
     inference: Inference = field(default_factory=Inference)
     backbone: Backbone = field(default_factory=Backbone)
@@ -313,7 +323,9 @@ class Profile:
         return self.sources == Sources()
 
 
-MINI = Profile(name="mini", manifest="mini-test", samples=200, default_samples=40)
+MINI = Profile(
+    name="mini", manifest="mini-test", samples=200, default_samples=40, ultra_short="mini-ultra-short"
+)
 
 PAPER = Profile(
     name="paper",

@@ -6,7 +6,7 @@ Pure functions of text, lengths and arrays. Axes: n mel frames, c mel channels, 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -209,6 +209,34 @@ def duration(reference_frames: int, reference_text: str, text: str, inference: I
     return reference_frames + int(reference_frames / reference_bytes * len(text.encode("utf-8")) / speed)
 
 
+def letter_duration(
+    reference_frames: int,
+    reference_text: str,
+    text: str,
+    inference: Inference,
+    seconds_of: Callable[[str], float],
+) -> int:
+    """Mel frames in all by the letters: the expected seconds of the text at a steadied speaking rate of the clip.
+
+    seconds_of: expected seconds of a text in average speech, the sum over its characters. With S the seconds of the
+    clip, E those expected of its text and k = `letter_prior_seconds`, the clip is taken to be (S + k) / (E + k) times
+    as slow as the average: at its own rate S / E when k is 0, at the average in the limit. To the text come
+    `letter_pause_seconds`, and a piece lasts at least `letter_floor_seconds`. reference_frames: whole hops of the clip,
+    samples // 256. No short text is treated apart.
+    Raises ValueError on an empty reference text and on a rate that is not known (E + k = 0).
+    """
+    if not reference_text:
+        raise ValueError("the reference text is empty: its speaking rate is unknown")
+    per_second = SAMPLE_RATE / HOP_LENGTH
+    prior = inference.letter_prior_seconds
+    expected = seconds_of(reference_text) + prior
+    if expected <= 0:
+        raise ValueError(f"no letter of {reference_text!r} has a length; set letter_prior_seconds above 0")
+    slowness = (reference_frames / per_second + prior) / expected
+    seconds = inference.letter_pause_seconds + slowness * seconds_of(text) / inference.speed
+    return reference_frames + round(max(seconds, inference.letter_floor_seconds) * per_second)
+
+
 # Boundaries
 
 
@@ -293,6 +321,7 @@ def plan(
     *,
     gate_mode: str = "auto",
     generated_frames: int | None = None,
+    seconds_of: Callable[[str], float] | None = None,
 ) -> list[Chunk]:
     """What to sample for one text: chunks with length, guidance and FiLM gate.
 
@@ -300,7 +329,8 @@ def plan(
     chunk gets a leading space, which the model may lose in place of the first sound; without LAAG the text
     stays whole and FiLM is off. Without chunking it is one piece, guided and gated like any; without boundary
     hardening it has no leading space. generated_frames: the frames wanted in all (an oracle's duration), shared by
-    bytes with the overlaps added back, as the official function shares a fixed duration; default: its formula.
+    bytes with the overlaps added back, as the official function shares a fixed duration; default: its formula, or
+    with `seconds_of` that of `letter_duration`.
     """
     if not inference.use_laag:
         pieces, film = [text], False
@@ -313,8 +343,10 @@ def plan(
     sizes = [len(piece.encode("utf-8")) for piece in pieces]
     chunks = []
     for piece, size in zip(pieces, sizes):
-        if generated_frames is None:
+        if generated_frames is None and seconds_of is None:
             frames = duration(reference_frames, reference_text, lead + piece, inference)
+        elif generated_frames is None:
+            frames = letter_duration(reference_frames, reference_text, lead + piece, inference, seconds_of)
         else:
             overlaps = overlap_frames(inference.cross_fade_seconds) * (len(pieces) - 1)
             frames = reference_frames + max(1, round((generated_frames + overlaps) * size / sum(sizes)))

@@ -123,6 +123,11 @@ class PersonaVoice:
     ) -> None:
         """Raises ConfigError when a parameter asks for what this pipeline does not do."""
         _check_supported(profile.inference)
+        if profile.inference.letter_durations and profile.backbone.text_conditioning != "durations":
+            raise ConfigError(
+                f"letter_durations=True: a backbone with {profile.backbone.text_conditioning} text does not know how "
+                "long its letters last; set letter_durations=False"
+            )
         if gate not in laag.GATE_MODES:
             raise ConfigError(f"no FiLM gate {gate!r}: choose one of {', '.join(laag.GATE_MODES)}")
         self.profile = profile
@@ -237,6 +242,7 @@ class PersonaVoice:
             self.inference,
             gate_mode=self.gate,
             generated_frames=generated_frames,
+            seconds_of=self.backbone.seconds_of if self.inference.letter_durations else None,
         )
 
     def synthesise(
@@ -469,6 +475,8 @@ def _check_supported(inference: Inference) -> None:
     entropy_guidance(inference)
     if inference.grpo and inference.best_of_n == 1:
         raise ConfigError("grpo=True has no effect on a single sample; set best_of_n to 2 or more")
+    if inference.letter_durations and inference.oracle_duration:
+        raise ConfigError("letter_durations=True has no effect beside oracle_duration=True; set one of them")
     if not inference.laag_chunking and not inference.use_laag:
         raise ConfigError(
             "laag_chunking=False has no effect without LAAG; leave it out, or set use_laag=True"

@@ -417,6 +417,22 @@ def recorded(fails=()) -> None:
     provenance.record(PROFILE, [Hum()], judges=Ears())
 
 
+def test_rows_of_a_second_manifest_lie_apart(place):
+    recorded()
+    main = {path: path.read_bytes() for path in (paths.RESULTS / "mini").iterdir()}
+    table = pd.read_csv(paths.MANIFESTS / "tiny-test.csv").assign(audio="", samples=12_000)
+    table.to_csv(paths.MANIFESTS / "tiny-short.csv", index=False)
+    short = manifests.read("tiny-short")
+    profile = replace(PROFILE, ultra_short="tiny-short")
+    rows = study.evaluate(profile, [Hum()], 20, manifest=short, judges=Ears(), progress=False)
+    path = provenance.record(profile, [Hum()], manifest=short, judges=Ears())
+    assert path == paths.RESULTS / "mini/short/provenance.json"
+    content = row_files.provenance(row_files.part_of("mini", "tiny-short"))
+    assert content["manifest"]["name"] == "tiny-short" and content["samples"] == 20
+    pd.testing.assert_frame_equal(row_files.committed("mini/short"), rows)
+    assert {path: path.read_bytes() for path in main} == main
+
+
 def check(system, judges=None, rows=20):
     return verify.verify(
         PROFILE,

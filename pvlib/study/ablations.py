@@ -61,6 +61,11 @@ def variants() -> dict[str, str]:
     return {names[short]: short for short in wanted}
 
 
+def system_of() -> dict[str, str]:
+    """The system of each variant by its short name: `variants` the other way round. Raises LedgerError."""
+    return {short: system for system, short in variants().items()}
+
+
 def rows(
     profile: Profile | str,
     samples: int,
@@ -97,7 +102,7 @@ def table(
     over this table). With fewer than six pairs there are means and no test.
     Raises KeyError on a short name without a variant, ValueError on rows that do not fit together.
     """
-    by_short = dict(names or {short: system for system, short in variants().items()})
+    by_short = dict(names or system_of())
     rows = in_stratum(rows, stratum)
     own = rows[rows["system"] == by_short.get(SYSTEM, SYSTEM)]
     lines = [
@@ -133,7 +138,7 @@ def retired(found: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for module, shorts in RETIRED.items():
         theirs = {
-            f"{metric} (paper)": _printed(paper, f"{name}", module)
+            f"{metric} (paper)": _printed(paper, name, module)
             for metric, name in (
                 ("p", "p_value"),
                 ("d", "cohens_d"),
@@ -189,7 +194,7 @@ def summary(found: pd.DataFrame, name: str) -> str:
 
 def identical(rows: pd.DataFrame, short: str) -> str:
     """One sentence: in how many rows a variant differs from the pipeline at all, in words heard and similarity."""
-    system = {short: system for system, short in variants().items()}[short]
+    system = system_of()[short]
     keys, judged = ["utterance", "seed"], ["hypothesis", "wer", "secs_ecapa_clip", "secs_ge2e_clip"]
     one, other = (rows[rows["system"] == name].set_index(keys)[judged] for name in (system, SYSTEM))
     apart = int(one.round(6).compare(other.loc[one.index].round(6)).shape[0])

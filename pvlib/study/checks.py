@@ -281,8 +281,10 @@ def _sided(found: Interval, expect: str) -> str:
 def _rows_of(evidence: Evidence, names: list[str]) -> tuple[pd.DataFrame, Finding | None]:
     there = set() if evidence.rows is None else set(evidence.rows["system"])
     if missing := [name for name in names if name not in there]:
+        options = f"--profile {evidence.profile} --system '{{}}' --samples {FULL}"
+        options += f" --manifest {evidence.manifest}" if evidence.manifest else ""
         words = [
-            f"no rows of {name}: `pvlib evaluate --profile {evidence.profile} --system '{name}' --samples {FULL}`"
+            f"no rows of {name}: `pvlib evaluate {options.format(name)}`"
             if systems.is_known(name)
             else f"no rows of {name}, a variant that is still to be written (step 4, ablations)"
             for name in missing
@@ -338,13 +340,13 @@ KINDS: dict[str, Kind] = {
     "difference": Kind(
         difference,
         ("one", "other", "metric", "stratum", "expect"),
-        ("effect",),
+        ("effect", "texts"),
         "{metric} of {one} against {other} on {stratum} texts, paired, to be {expect}; refuted by the opposite, shown",
     ),
     "negligible": Kind(
         negligible,
         ("one", "other", "metric", "stratum", "margin"),
-        (),
+        ("texts",),
         "{metric} of {one} against {other} on {stratum} texts, the same up to d_z = {margin}; refuted by more",
     ),
     "identical": Kind(
@@ -357,7 +359,10 @@ KINDS: dict[str, Kind] = {
         "{metric} of {system} on {first} against {second} texts, to be {expect}; refuted by the opposite, shown",
     ),
     "bimodal": Kind(
-        bimodal, ("system", "metric", "stratum"), (), "two modes of {metric} of {system}, {stratum} texts"
+        bimodal,
+        ("system", "metric", "stratum"),
+        ("texts",),
+        "two modes of {metric} of {system}, {stratum} texts",
     ),
     "speed": Kind(
         speed, ("one", "other", "expect"), (), "real-time factor of {one} to be {expect} than of {other}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
+from pvlib.config import get_profile
 from pvlib.study import facts, printed, reported
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
@@ -24,6 +25,7 @@ VERDICTS = {
     DEPARTED: "a setting of the paper that is another here",
     UNTESTED: "the evidence is not there; the line says what would make it",
 }
+ULTRA_SHORT = "ultra-short"  # `texts` of a check that is about the second manifest
 WHO = ("system", "one", "other")  # fields of a check that may hold the name of a system
 
 
@@ -51,12 +53,21 @@ class Claim:
 class Evidence:
     """What verdicts are computed from: rows of `evaluate` and real-time factors, of one profile; both may be absent.
 
-    speeds: system -> {"median", "low", "high"}.
+    speeds: system -> {"median", "low", "high"}. short_rows: of the profile's manifest of ultra-short texts. manifest:
+    what `rows` are of, "" for the profile's own.
     """
 
     profile: str
     rows: pd.DataFrame | None = None
     speeds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    short_rows: pd.DataFrame | None = None
+    manifest: str = ""
+
+    def of(self, texts: str) -> Evidence:
+        """The evidence with the rows that a check is about: of its `texts`, where it has none of the main manifest."""
+        if texts != ULTRA_SHORT:
+            return self
+        return replace(self, rows=self.short_rows, manifest=get_profile(self.profile).ultra_short)
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ def row_key(request: Request, enrolment: dict[str, np.ndarray]) -> str:
         "clip": _sha256(np.ascontiguousarray(request.clip).tobytes()),
         "audio": _file_sha256(request.audio_path),
         "clip_text": request.clip_text,
+        "true_samples": request.true_samples,
         "impostor": [_file_sha256(request.impostor_audio), request.impostor_text],
         "enrolment": {name: _sha256(vector.tobytes()) for name, vector in sorted(enrolment.items())},
     }

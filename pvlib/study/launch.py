@@ -61,12 +61,14 @@ def evaluate(
     names: Iterable[str],
     samples: int | None = None,
     *,
+    manifest: str = "",
     as_json: bool = False,
     quiet: bool = False,
 ) -> None:
     """`pvlib evaluate` in `jobs` processes. Raises as `launch`."""
     arguments = ["evaluate", "--profile", profile, "--system", *names]
     arguments += [] if samples is None else ["--samples", str(samples)]
+    arguments += ["--manifest", manifest] if manifest else []
     arguments += ["--json"] if as_json else []
     launch(jobs, arguments, quiet=quiet)
 

@@ -25,6 +25,7 @@ from pvlib.study.claims import (
     CONTRADICTED,
     INCONCLUSIVE,
     SUPPORTED,
+    ULTRA_SHORT,
     UNTESTED,
     VERDICTS,
     WHO,
@@ -53,6 +54,7 @@ CHOICES: dict[str, Iterable[str]] = {
     "second": STRATA,
     "expect": EXPECTED,
     "relation": printed.RELATIONS,
+    "texts": (ULTRA_SHORT,),
 }
 _ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -204,27 +206,42 @@ def evidence(
     speeds: Mapping[str, Mapping[str, float]] | None = None,
     *,
     manifest: Manifest | None = None,
+    short_rows: pd.DataFrame | None = None,
 ) -> Evidence:
     """Rows and speeds of a profile: those given, else the committed ones, else none.
 
-    rows: as `evaluate` returns them. Raises LedgerError when rows are of another manifest or some are missing,
+    rows: as `evaluate` returns them; short_rows: of the profile's manifest of ultra-short texts, which without `rows`
+    are the committed ones as well. Raises LedgerError when rows are of another manifest or some are missing,
     RowsError when committed files are damaged.
     """
+    settings = get_profile(profile)
     if rows is None:
-        folder = paths.RESULTS / profile
-        if not (folder / "provenance.json").exists():
-            return Evidence(profile, None, speeds or {})
-        recorded = row_files.provenance(profile)
-        rows = row_files.committed(profile)
-        for name, own in rows.groupby("system"):
-            if own["utterance"].nunique() != recorded["samples"]:
-                raise LedgerError(
-                    f"{row_files.committed_path(profile, name)} holds {own['utterance'].nunique()} utterances of the "
-                    f"{recorded['samples']} recorded; restore it with `git checkout -- {folder}`"
-                )
-        speeds = tables.committed_speeds(profile) if speeds is None else speeds
-    check_rows(rows, manifest or manifests.read(get_profile(profile).manifest))
-    return Evidence(profile, rows, speeds or {})
+        rows = _committed(profile)
+        if rows is not None and speeds is None:
+            speeds = tables.committed_speeds(profile)
+        if short_rows is None and settings.ultra_short:
+            short_rows = _committed(row_files.part_of(profile, settings.ultra_short))
+    if rows is not None:
+        check_rows(rows, manifest or manifests.read(settings.manifest))
+    if short_rows is not None:
+        check_rows(short_rows, manifests.read(settings.ultra_short))
+    return Evidence(profile, rows, speeds or {}, short_rows)
+
+
+def _committed(profile: str) -> pd.DataFrame | None:
+    """Recorded rows, None where nothing was recorded. Raises LedgerError where a system lost some."""
+    folder = paths.RESULTS / profile
+    if not (folder / "provenance.json").exists():
+        return None
+    recorded = row_files.provenance(profile)
+    rows = row_files.committed(profile)
+    for name, own in rows.groupby("system"):
+        if own["utterance"].nunique() != recorded["samples"]:
+            raise LedgerError(
+                f"{row_files.committed_path(profile, name)} holds {own['utterance'].nunique()} utterances of the "
+                f"{recorded['samples']} recorded; restore it with `git checkout -- {folder}`"
+            )
+    return rows
 
 
 def check_rows(rows: pd.DataFrame, manifest: Manifest) -> None:
@@ -282,7 +299,7 @@ def scoreboard(
     findings = []
     for claim in chosen:
         try:
-            findings.append(KINDS[claim.kind].run(claim, evidence, by_id))
+            findings.append(KINDS[claim.kind].run(claim, evidence.of(claim.check.get("texts", "")), by_id))
         except (ValueError, FactError, ManifestError, RowsError) as error:
             raise LedgerError(f"claim {claim.id}: {error}") from error
     corrected = holm([finding.p for finding in findings])

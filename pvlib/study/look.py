@@ -42,6 +42,8 @@ LOOKS = {
     "sv2tts": Look("#009e73", "P"),
     "xtts": Look("#cc79a7", "<"),
     "cosyvoice": Look("#56b4e9", ">"),
+    "true duration": Look("#332288", "p"),
+    "letter durations": Look("#882255", "d"),
 }
 SPARE = Look("#b8a800", "*")
 

@@ -50,7 +50,8 @@ class Manifest:
         """The first `size` utterances of a fixed order in which every beginning is a fair sample.
 
         Each prefix holds the buckets in the manifest's proportions (to within one utterance) and, among those, speakers
-        as evenly as can be; a smaller sample is part of a larger one. None takes all.
+        as evenly as can be; in a manifest of a single bucket the numbers of words take the buckets' part. A smaller
+        sample is part of a larger one. None takes all.
         Raises ManifestError on a size below 1 or above the manifest's.
         """
         size = len(self.table) if size is None else size
@@ -87,6 +88,7 @@ class Manifest:
             text=row.text,
             clip=clip,
             audio_path=self.folder / row.audio if row.audio else None,
+            true_samples=int(row.samples) if "samples" in self.table else None,
             seed=int(row.seed),
             words=int(row.words),
             bucket=row.bucket,
@@ -111,7 +113,8 @@ def read(name: str) -> Manifest:
             f"{path} cannot be read: {error}; restore it with `git checkout -- {path}`"
         ) from error
     check(table, path, paths.DATA)
-    enrolment, sha256 = _enrolment(paths.MANIFESTS / f"{name.removesuffix('-test')}-enrolment.npz", table)
+    world = name.partition("-")[0]  # all manifests of one world share its speakers
+    enrolment, sha256 = _enrolment(paths.MANIFESTS / f"{world}-enrolment.npz", table)
     return Manifest(name, table, paths.DATA, enrolment, sha256)
 
 
@@ -173,7 +176,7 @@ def check(table: pd.DataFrame, path: Path, folder: Path) -> None:
     for row in table.itertuples():
         if row.words != len(row.text.split()) or row.bucket != bucket_of(row.words):
             raise ManifestError(f"{path}: {row.utterance}: words or bucket do not fit the text {row.text!r}")
-        for file in (row.audio, row.clip):
+        for file in (row.audio or row.clip, row.clip):  # not every recording is kept
             if not (folder / file).is_file():
                 raise ManifestError(
                     f"{path}: {row.utterance}: {folder / file} is missing; restore it with `git checkout -- data`"
@@ -209,19 +212,20 @@ def _order(table: pd.DataFrame, seed: int) -> list[int]:
         return hashlib.sha256(f"{seed}:{text}".encode()).hexdigest()
 
     left: dict[str, list[int]] = {}
-    for position, bucket in enumerate(table["bucket"]):
-        left.setdefault(bucket, []).append(position)
+    strata = table["bucket"] if table["bucket"].nunique() > 1 else table["words"].astype(str)
+    for position, stratum in enumerate(strata):
+        left.setdefault(stratum, []).append(position)
     turns = sorted(
-        ((rank + 0.5) / len(positions), lot(bucket), bucket)
-        for bucket, positions in left.items()
+        ((rank + 0.5) / len(positions), lot(stratum), stratum)
+        for stratum, positions in left.items()
         for rank in range(len(positions))
     )
     used = dict.fromkeys(table["speaker"], 0)
     speakers, names = list(table["speaker"]), list(table["utterance"])
     order = []
-    for _, _, bucket in turns:
-        position = min(left[bucket], key=lambda p: (used[speakers[p]], lot(names[p])))
-        left[bucket].remove(position)
+    for _, _, stratum in turns:
+        position = min(left[stratum], key=lambda p: (used[speakers[p]], lot(names[p])))
+        left[stratum].remove(position)
         used[speakers[position]] += 1
         order.append(position)
     return order

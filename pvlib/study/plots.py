@@ -37,6 +37,7 @@ LABELS = {
     "generated_seconds": "generated speech (s)",
     "synthesis_seconds": "synthesis time (s)",
     "rtf": "real-time factor (s of work per s of speech)",
+    "length_ratio": "planned length / true length",
     "cfr": "catastrophic failures\n(share with WER > 0.5)",
 }
 

@@ -66,8 +66,9 @@ def record(
 ) -> Path:
     """Copy finished working rows to `data/results/<profile>`, with `provenance.json` beside them; returns its path.
 
-    samples: utterances of the study (default: the profile's full number). Takes along the RTF benchmark, the models'
-    figures and the demo's rows where they were made. Nothing is computed and, unless all rows are there, nothing
+    samples: utterances of the study (default: the profile's full number). Rows of the profile's own manifest take
+    along the RTF benchmark, the models' figures and the demo's rows where they were made; those of another one lie
+    in a folder of their own (`rows.part_of`). Nothing is computed and, unless all rows are there, nothing
     is written. Raises RecordError, RowsError.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
@@ -76,7 +77,9 @@ def record(
     samples = min(samples or profile.samples, len(manifest.table))
     requests = manifest.requests(manifest.sample(samples, profile.seed))
     keys = [row_key(request, manifest.enrolment.get(request.speaker, {})) for request in requests]
-    folder = paths.RESULTS / profile.name
+    other = bool(profile.ultra_short) and manifest.name == profile.ultra_short
+    place = row_files.part_of(profile.name, manifest.name) if other else profile.name
+    folder = paths.RESULTS / place
     files: dict[Path, str] = {}
     cards: dict[str, Any] = {}
     for name in names:
@@ -88,14 +91,15 @@ def record(
                 f"run `pvlib evaluate --samples {samples}`"
             )
         table = store.get(keys)
-        files[row_files.committed_path(profile.name, system.name)] = row_files.to_csv(table)
+        files[row_files.committed_path(place, system.name)] = row_files.to_csv(table)
         cards[system.name] = {
             "rows": len(table),
             "failures": int((table["error"] != "").sum()),
             "wall_seconds": round(store.seconds, 1),
             **system.fingerprint(),
         }
-    files |= _extras(profile, device, judges, list(cards))
+    if not other:
+        files |= _extras(profile, device, judges, list(cards))
     content = {
         "profile": profile.name,
         "samples": samples,

@@ -20,7 +20,17 @@ from tqdm.auto import tqdm
 
 from pvlib import paths, systems
 from pvlib.config import Profile, get_profile
-from pvlib.study import ablations, cards, launch, provenance, report, sweeps, tables, world_figures
+from pvlib.study import (
+    ablations,
+    cards,
+    launch,
+    provenance,
+    report,
+    short_texts,
+    sweeps,
+    tables,
+    world_figures,
+)
 from pvlib.study import manifest as manifests
 from pvlib.study.evaluate import evaluate
 from pvlib.study.rows import write_text
@@ -40,7 +50,8 @@ class ReproduceError(RuntimeError):
 class Needs:
     """What is computed, with a progress bar, before a notebook runs, so that the notebook only reads it.
 
-    logs: it reads training logs, which only a profile with embedded weights has; it is left out for another.
+    logs: it reads training logs, which only a profile with embedded weights has; short: it reads rows of the manifest
+    of ultra-short texts. It is left out for a profile that has no such thing.
     """
 
     rows: bool = False
@@ -49,6 +60,7 @@ class Needs:
     sweep: bool = False
     ablations: bool = False
     logs: bool = False
+    short: bool = False
 
 
 NOTEBOOKS = {
@@ -63,6 +75,7 @@ NOTEBOOKS = {
     "09_pareto_frontier": Needs(rows=True, speed=True, sweep=True),
     "10_waveforms_and_spectrograms": Needs(rows=True),
     "12_claims_ledger": Needs(rows=True, speed=True),
+    "13_beyond_the_paper": Needs(rows=True, short=True),
     "A1_how_the_models_learnt": Needs(rows=True, logs=True),
 }
 
@@ -153,7 +166,7 @@ def prepare(
 ) -> str:
     """Compute what the chosen notebooks read. Returns the key-results table as HTML, "" where none reads rows.
 
-    jobs: processes that share the rows of the study and of the sweep; speed is always measured in one.
+    jobs: processes that share the rows; speed is always measured in one.
     """
     needs = [NOTEBOOKS[name] for name in names]
     rows = demo = speed = None
@@ -163,6 +176,14 @@ def prepare(
         if any(need.sweep for need in needs):
             points = [sweeps.variant(profile, *pair) for pair in sweeps.grid()]
             launch.evaluate(jobs, profile.name, points, sweeps.size(samples), quiet=True)
+        if any(need.ablations for need in needs):
+            variants = [ablations.SYSTEM, *ablations.variants()]
+            launch.evaluate(jobs, profile.name, variants, ablations.size(profile, samples), quiet=True)
+        if any(need.short for need in needs):
+            texts = short_texts.read(profile)
+            count = short_texts.size(profile, samples, len(texts.table))
+            options = {"manifest": texts.name, "quiet": True}
+            launch.evaluate(jobs, profile.name, short_texts.system_names(), count, **options)
     if any(need.rows for need in needs):
         rows = evaluate(profile, systems.NAMES, samples, progress=progress)
     if any(need.demo for need in needs):
@@ -174,6 +195,8 @@ def prepare(
         sweeps.speeds(profile, utterances=sweeps.timed(samples), progress=progress)
     if any(need.ablations for need in needs):
         ablations.rows(profile, samples, progress=progress)
+    if any(need.short for need in needs):
+        short_texts.rows(profile, samples, progress=progress)
     return "" if rows is None else tables.html(tables.key_results(rows, speed, demo))
 
 
@@ -197,7 +220,9 @@ def reproduce(
     complete = [
         name
         for name, needs in NOTEBOOKS.items()
-        if (settings.embedded or not needs.logs) and not (record and needs.ablations)
+        if (settings.embedded or not needs.logs)
+        and (settings.ultra_short or not needs.short)
+        and not (record and needs.ablations)
     ]
     names = [name for name in choose(only) if name in complete]
     samples = samples or (settings.samples if record else settings.default_samples)
@@ -250,6 +275,9 @@ def write_report(executed: dict[str, NotebookNode], facts: Sequence[str], table:
 def record_run(executed: dict[str, NotebookNode], profile: Profile, samples: int) -> None:
     """Refresh what is committed from a complete run: rows, notebooks, figures, the README's results block."""
     provenance.record(profile, systems.NAMES, samples)
+    if profile.ultra_short:
+        texts = short_texts.read(profile)
+        provenance.record(profile, short_texts.system_names(), len(texts.table), manifest=texts)
     for name, notebook in executed.items():
         write_text(paths.NOTEBOOKS / f"{name}.ipynb", nbformat.writes(normalise(notebook)) + "\n")
     paths.FIGURES.mkdir(exist_ok=True)

@@ -100,6 +100,14 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
+def part_of(profile: str, manifest: str) -> str:
+    """The place, under `data/results`, of rows of another manifest than the profile's own: mini/ultra-short.
+
+    manifest: named after its world, "mini-ultra-short". The functions below take the result for `profile`.
+    """
+    return f"{profile}/{manifest.partition('-')[2]}"
+
+
 def committed_path(profile: str, system: str) -> Path:
     """Where the recorded rows of a system lie."""
     return paths.RESULTS / profile / f"{system}.csv"

@@ -23,7 +23,8 @@ class Request:
 
     clip: (24000,) float32 at 24 kHz. audio_path: the speaker's true recording of the text, where there is one.
     impostor_audio, impostor_text: another speaker's true recording and what it says, for the impostor system.
-    clip_text: the true words of the clip, None where nobody knows them; for oracles only.
+    clip_text: the true words of the clip, None where nobody knows them; for oracles only. true_samples: the length of
+    the true recording at 24 kHz, where the manifest states it; for oracles only.
     """
 
     utterance: str
@@ -37,6 +38,7 @@ class Request:
     impostor_audio: Path | None = None
     impostor_text: str = ""
     clip_text: str | None = None
+    true_samples: int | None = None
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,11 @@ SCRAMBLED_SHARE = (
 DEV_UTTERANCES = 8  # per speaker
 ENROL_UTTERANCES = 6  # per test speaker: "the speaker's other speech"
 SCRAMBLED_UTTERANCES = 60
+ULTRA_SHORT = {"test-short": 200, "dev-short": 128}  # as many of one word as of two, three and four
 WORDS_PER_MINUTE = 140  # espeak-ng speaks faster than it says: about 15 characters a second
 LEAD_SECONDS, TAIL_SECONDS = 0.06, 0.12  # silence kept around the words
-SPLITS = ("dev", "test", "test-enrol", "test-scrambled", "train")
+HELD_OUT = ("dev", "test", "test-enrol", "test-scrambled")  # training says none of their sentences
+SPLITS = (*HELD_OUT, "train", *ULTRA_SHORT)  # the place of a split is part of its seed: add behind
 
 # words per test text: 22 of at most 4, 31 of 5 to 8, 147 longer (the strata of the paper's 200 utterances)
 TEST_LENGTHS = (
@@ -71,8 +73,8 @@ class Task:
 
 def speakers(split: str, seed: int = SEED) -> list[Speaker]:
     """The people of a split. Some of dev and half of test speak on base voices that training never has."""
-    count = {"train": TRAIN_SPEAKERS, "dev": DEV_SPEAKERS}.get(split, TEST_SPEAKERS)
-    kind = "train" if split == "train" else "dev" if split == "dev" else "test"
+    kind = split.partition("-")[0]
+    count = {"train": TRAIN_SPEAKERS, "dev": DEV_SPEAKERS, "test": TEST_SPEAKERS}[kind]
     rng = np.random.default_rng([seed, {"train": 1, "dev": 2, "test": 3}[kind]])
     people = []
     for i in range(count):
@@ -108,7 +110,11 @@ def _take(name: str, speaker: Speaker, split: str, rng: np.random.Generator, roo
 
 
 def tasks(split: str, seed: int = SEED) -> list[Task]:
-    """What a split consists of, in order. No sentence of dev or test occurs in training."""
+    """What a split consists of, in order. No sentence of dev or test occurs in training.
+
+    test-short and dev-short, texts of one to four words, avoid the words of all sentences of the splits before them
+    instead, so that those are what they are without them; all of both is spoken in the studio.
+    """
     rng = np.random.default_rng([seed, 100 + SPLITS.index(split)])
     grammar = Grammar(rng)
     people = speakers(split, seed)
@@ -124,18 +130,27 @@ def tasks(split: str, seed: int = SEED) -> list[Task]:
         ]
     elif split == "test-enrol":
         lengths = [int(n) for n in rng.integers(10, 18, TEST_SPEAKERS * ENROL_UTTERANCES)]
+    elif split in ULTRA_SHORT:
+        lengths = [1 + int(n) % 4 for n in rng.permutation(ULTRA_SHORT[split])]
     else:
         lengths = [int(n) for n in rng.integers(6, 16, SCRAMBLED_UTTERANCES)]
     seen: set[str] = set()
+    key = str
+    if split in ULTRA_SHORT:
+        key = bare
+        before = SPLITS[: SPLITS.index(split)]
+        seen = {bare(task.text) for other in before for task in tasks(other, seed)}
     result = []
     for i, length in enumerate(lengths):
         speaker = people[i % len(people)]
         text = ""
-        while not text or text in seen:
+        while not text or key(text) in seen:
             text = grammar.scrambled(length) if split == "test-scrambled" else grammar.sentence(length)
-        seen.add(text)
+        seen.add(key(text))
         room = None
-        if split.startswith("test"):  # every speaker is heard in the studio and in other rooms
+        if split in ULTRA_SHORT:
+            room = "studio"
+        elif split.startswith("test"):  # every speaker is heard in the studio and in other rooms
             turn = i // len(people)
             room = "studio" if turn % 2 == 0 else rooms[1 + (i + turn) % (len(rooms) - 1)]
         take = _take(f"{split}-{i:04d}", speaker, split, rng, room)
@@ -143,8 +158,13 @@ def tasks(split: str, seed: int = SEED) -> list[Task]:
     return result
 
 
+def bare(text: str) -> str:
+    """The words of a text without its marks: "anna!" and "anna." are the same."""
+    return " ".join(word.strip(".,?!") for word in text.split())
+
+
 def _train_tasks(grammar: Grammar, people: list[Speaker], rng: np.random.Generator, seed: int) -> list[Task]:
-    held_out = {task.text for split in SPLITS if split != "train" for task in tasks(split, seed)}
+    held_out = {task.text for split in HELD_OUT for task in tasks(split, seed)}
     groups: dict[str, list[Speaker]] = {}
     for person in people:
         groups.setdefault(person.base_voice, []).append(person)

@@ -58,5 +58,5 @@ class Corpus:
 
 
 def open_split(split: str) -> Corpus:
-    """A split of the built world: train, dev, test, test-enrol or test-scrambled. Raises CorpusError."""
+    """A split of the built world: one of `build.SPLITS`. Raises CorpusError."""
     return Corpus(paths.WORLD, split)

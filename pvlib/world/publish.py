@@ -39,6 +39,7 @@ def publish(profile: Profile = MINI) -> None:
     table.to_csv(paths.MANIFESTS / f"{profile.manifest}.csv", index=False)
     words = {row["utterance"]: test.words(i) for i, row in enumerate(rows)}
     _write_json(paths.MANIFESTS / f"{profile.manifest}-words.json", words)
+    ultra_short(table).to_csv(paths.MANIFESTS / f"{profile.name}-ultra-short.csv", index=False)
     trials(table).to_csv(paths.MANIFESTS / "mini-trials.csv", index=False)
     _scrambled(folder)
     _demo()
@@ -64,8 +65,39 @@ def _utterance_row(corpus: Corpus, i: int, folder) -> dict:
         "seconds": round(len(wave) / audio.SAMPLE_RATE, 4),
         "audio": f"audio/{folder.name}/{name}.ogg",
         "clip": f"audio/{folder.name}/clips/{name}.flac",
-        "seed": int(hashlib.sha256(name.encode()).hexdigest()[:7], 16),
+        "seed": _seed(name),
     }
+
+
+def ultra_short(table: pd.DataFrame) -> pd.DataFrame:
+    """The manifest of the split test-short, texts of one to four words; table: of the test set.
+
+    Each row speaks from the clip of its speaker's first test utterance. The true recordings are too many to keep:
+    `audio` is empty, and what stays of them is `samples`, their length at 24 kHz.
+    """
+    corpus = open_split("test-short")
+    clips = table.sort_values("utterance").groupby("speaker")["clip"].first()
+    rows = []
+    for row in corpus.table.itertuples():
+        count = len(row.text.split())
+        rows.append(
+            {
+                **{name: getattr(row, name) for name in ("utterance", "speaker", "base_voice", "accent")},
+                **{name: getattr(row, name) for name in ("room", "snr_db", "emotion", "text")},
+                "words": count,
+                "bucket": bucket_of(count),
+                "seconds": round(row.samples / audio.SAMPLE_RATE, 4),
+                "samples": row.samples,
+                "audio": "",
+                "clip": clips[row.speaker],
+                "seed": _seed(row.utterance),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _seed(utterance: str) -> int:
+    return int(hashlib.sha256(utterance.encode()).hexdigest()[:7], 16)
 
 
 def clip(wave: np.ndarray) -> np.ndarray:

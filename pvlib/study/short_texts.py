@@ -1,0 +1,378 @@
+"""Ultra-short texts: is their collapse a limit of flow matching, or of a length taken from one second of speech?
+
+Everything is about the profile's second manifest, texts of one to four words (`Profile.ultra_short`). Their true
+recordings are not kept, only the lengths of those, so the controls cannot run here; every judge can, since words are
+held against the text and voices against the clip and the speaker's other speech.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from pvlib import laag
+from pvlib.audio import HOP_LENGTH, SAMPLE_RATE, AudioError
+from pvlib.config import ConfigError, Profile, get_profile
+from pvlib.metrics.cfr import catastrophic
+from pvlib.metrics.judges import Panel
+from pvlib.study import ledger, manifest, statistics
+from pvlib.study.comparisons import many
+from pvlib.study.evaluate import evaluate
+from pvlib.study.manifest import Manifest
+from pvlib.study.measure import in_stratum, measure
+from pvlib.study.pairs import LEAST, aligned
+from pvlib.systems.f5 import closed
+from pvlib.text import TextError, normalise
+from pvlib.voice import Job, PersonaVoice
+
+NOTEBOOK = "13"
+BASELINE, PIPELINE = "f5-official", "personavoice"
+ORACLE, REMEDY = "true duration", "letter durations"  # short names in `data/claims.yaml`
+NAMES = (BASELINE, PIPELINE, ORACLE, REMEDY)
+PAIRS = (  # what is changed, against what: one thing at a time, then the remedy against the official flow
+    (ORACLE, PIPELINE),
+    (REMEDY, PIPELINE),
+    (REMEDY, ORACLE),
+    (PIPELINE, BASELINE),
+    (REMEDY, BASELINE),
+)
+METRICS = ("cfr", "wer_capped")
+STRATUM = "ultra-short"
+HALF = 0.5  # of the baseline's failures the remedy may leave
+
+# Rules for the length of an utterance, as parameters of the pipeline; the official flow's is computed beside them
+RULES: dict[str, dict[str, object]] = {
+    PIPELINE: {},
+    REMEDY: {"letter_durations": True},
+    "letters at the clip's own rate": {"letter_durations": True, "letter_prior_seconds": 0.0},
+    "letters at the average rate": {"letter_durations": True, "letter_prior_seconds": 100.0},
+}
+
+DEFAULT = 16  # utterances of a study that is not complete
+
+
+def size(profile: Profile, samples: int, utterances: int) -> int:
+    """How many of `utterances` a study with `samples` takes: all of a complete study, else at most `DEFAULT`."""
+    return utterances if samples >= profile.samples else min(samples, DEFAULT, utterances)
+
+
+def system_names() -> list[str]:
+    """The systems that are compared, as `evaluate` takes them. Raises LedgerError."""
+    short = ledger.short_names()
+    if missing := [name for name in (ORACLE, REMEDY) if name not in short]:
+        raise ledger.LedgerError(f"data/claims.yaml has no system {missing[0]!r}; restore it with git")
+    return [short.get(name, name) for name in NAMES]
+
+
+def read(profile: Profile) -> Manifest:
+    """The profile's manifest of ultra-short texts. Raises ConfigError where it has none, ManifestError."""
+    if not profile.ultra_short:
+        raise ConfigError(f"profile {profile.name} has no manifest of ultra-short texts; take profile mini")
+    return manifest.read(profile.ultra_short)
+
+
+def rows(
+    profile: Profile | str,
+    samples: int,
+    *,
+    utterances: int = 0,
+    seed: int | None = None,
+    judges: Panel | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Rows of the compared systems, computed and cached as `evaluate` does.
+
+    samples: utterances of the study; `size(samples)` of the manifest are taken, or `utterances` where that is not 0.
+    Raises what `evaluate` raises.
+    """
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    texts = read(profile)
+    count = utterances or size(profile, samples, len(texts.table))
+    options = {"seed": seed, "manifest": texts, "judges": judges, "progress": progress}
+    return evaluate(profile, system_names(), count, **options)
+
+
+def named(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same rows under the short names of their systems."""
+    return rows.assign(system=rows["system"].replace(dict(zip(system_names(), NAMES, strict=True))))
+
+
+# What was heard
+
+
+def rates(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line per system: catastrophic failures, error rate and similarity with 95 % intervals (for failures Wilson's).
+
+    Columns: n, cfr, wer_capped, secs_ge2e_speaker as text, failures (no sound at all). rows: of `rows`.
+    """
+    measured = measure(named(rows), ["cfr", "wer_capped", "secs_ge2e_speaker"], [STRATUM])
+    lines = {}
+    for name in NAMES:
+        own = measured[measured["system"] == name].set_index("metric")
+        if own.empty:
+            continue
+        cells = {
+            "n": int(own.loc["cfr", "n"]),
+            "cfr": "{value:.1%} [{low:.1%}, {high:.1%}]".format_map(own.loc["cfr"]),
+        }
+        for metric in ("wer_capped", "secs_ge2e_speaker"):
+            line = own.loc[metric]
+            cells[metric] = "{value:.3f} [{low:.3f}, {high:.3f}]".format_map(line) if line["n"] else "-"
+        lines[name] = {**cells, "failed syntheses": int(own.loc["cfr", "failures"])}
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def by_words(rows: pd.DataFrame, metric: str = "cfr") -> pd.DataFrame:
+    """A metric by number of words, in the columns of `measure.measure`, as `plots.failures` draws it."""
+    parts = [
+        measure(own, [metric], [STRATUM]).assign(stratum=_words(count))
+        for count, own in named(rows).groupby("words")
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def compare(rows: pd.DataFrame) -> pd.DataFrame:
+    """`PAIRS` on the same utterances, a line per pair and metric.
+
+    Columns: one, other, metric, n, mean_one, mean_other, difference (one - other) with a 95 % interval from resampled
+    speakers (low, high), test, p, p_holm. Failures are tested by McNemar (mid-p), error rates by Wilcoxon, and Holm's
+    correction runs over the table; with fewer than six pairs there is no test.
+    Raises ValueError where a system lacks an utterance.
+    """
+    own = named(rows)
+    lines = [
+        _line(own[own["system"] == one], own[own["system"] == other], metric)
+        for one, other in PAIRS
+        for metric in METRICS
+    ]
+    found = pd.DataFrame(lines)
+    return found.assign(p_holm=statistics.holm(found["p"]))
+
+
+def _line(one: pd.DataFrame, other: pd.DataFrame, metric: str) -> dict[str, object]:
+    both = aligned(one, other, metric)
+    a, b = both["one"].to_numpy(), both["other"].to_numpy()
+    interval = statistics.paired_bootstrap(a, b, both["speaker"])
+    line = {"one": one["system"].iloc[0], "other": other["system"].iloc[0], "metric": metric, "n": len(both)}
+    line |= {"mean_one": a.mean(), "mean_other": b.mean(), "difference": interval.value}
+    line |= {"low": interval.low, "high": interval.high, "test": "-", "p": np.nan}
+    if len(both) < LEAST:
+        return line
+    if metric == "cfr" and np.isin(np.concatenate([a, b]), (0, 1)).all():
+        return line | {"test": "McNemar", "p": statistics.mcnemar(a, b).mid_p}
+    if np.ptp(a - b) == 0 and (a != b).any():
+        return line  # the same difference everywhere: no test of it is defined
+    return line | {"test": "Wilcoxon", "p": statistics.wilcoxon(a, b).p}
+
+
+def claims(profile: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """The claims that name this notebook, each with its verdict from these rows; columns as `ledger.COLUMNS`.
+
+    Holm's correction runs over these claims. Raises LedgerError on rows of another manifest.
+    """
+    loaded = ledger.load()
+    chosen = [claim.id for claim in loaded if claim.notebook == NOTEBOOK]
+    texts = read(get_profile(profile))
+    ledger.check_rows(rows, texts)
+    found = ledger.Evidence(profile, None, {}, rows)
+    return ledger.scoreboard(found, loaded, only=chosen)
+
+
+# How long it was meant to last
+
+
+def planned(profile: Profile | str, voice: PersonaVoice | None = None) -> pd.DataFrame:
+    """How long each rule would make every text of the manifest, beside the true length; nothing is synthesised.
+
+    Columns: utterance, speaker, words, rule (`f5-official` and `RULES`), seconds, true_seconds, error (the natural
+    logarithm of their ratio). An utterance whose clip cannot be used is left out of a rule.
+    """
+    if voice is None:
+        return _planned(profile if isinstance(profile, str) else profile.name)
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    usual = replace(voice.profile, inference=replace(voice.inference, letter_durations=False))
+    planners = {
+        rule: PersonaVoice(
+            replace(usual, inference=replace(usual.inference, **parameters)),
+            voice.backbone,
+            voice.vocoder,
+            voice.recognizer,
+            voice.speaker_encoder,
+        )
+        for rule, parameters in RULES.items()
+    }
+    texts = read(profile)
+    lines = []
+    for _, same_clip in texts.table.groupby("clip", sort=False):
+        requests = texts.requests(same_clip)
+        clip = requests[0].clip
+        heard = voice.recognizer.transcribe([clip])[0]
+        for request in requests:
+            lines.append((request, BASELINE, official_seconds(voice, clip, heard, request.text)))
+        try:
+            reference = voice.reference(clip, name=f"the clip of {requests[0].utterance}")
+        except (AudioError, TextError):
+            continue
+        known = len(reference.wave) // HOP_LENGTH
+        for request in requests:
+            for rule, planner in planners.items():
+                chunks = planner.plan(Job(reference, request.text))
+                frames = sum(chunk.frames - known for chunk in chunks)
+                lines.append((request, rule, frames * HOP_LENGTH / SAMPLE_RATE))
+    table = pd.DataFrame(
+        [
+            (r.utterance, r.speaker, r.words, rule, seconds, r.true_samples / SAMPLE_RATE)
+            for r, rule, seconds in lines
+        ],
+        columns=["utterance", "speaker", "words", "rule", "seconds", "true_seconds"],
+    ).dropna(subset=["seconds"])
+    return table.assign(error=np.log(table["seconds"] / table["true_seconds"])).reset_index(drop=True)
+
+
+@lru_cache(maxsize=1)
+def _planned(profile: str) -> pd.DataFrame:
+    return planned(profile, PersonaVoice.load(profile))
+
+
+def official_seconds(voice: PersonaVoice, clip: np.ndarray, heard: str, text: str) -> float:
+    """The length that the official flow gives a text: its formula on the whole clip; NaN where nothing was heard.
+
+    clip: (s,) at 24 kHz; heard: its recognised words.
+    """
+    if not heard:
+        return float("nan")
+    vocabulary = voice.backbone.cfm.vocab_char_map
+    known = len(clip) // HOP_LENGTH
+    reference = closed(normalise(heard, vocabulary, "the transcript"))
+    frames = laag.duration(known, reference, normalise(text, vocabulary), voice.inference) - known
+    return frames * HOP_LENGTH / SAMPLE_RATE
+
+
+def errors(planned: pd.DataFrame) -> pd.DataFrame:
+    """How far each rule is from the true length, a line per rule, a column per number of words and one for all.
+
+    The root mean square of `error`: 0.1 is about a tenth too long or too short.
+    """
+    square = planned.assign(square=planned["error"] ** 2)
+    table = np.sqrt(square.pivot_table("square", "rule", "words", "mean"))
+    table = table.rename(columns=_words).rename_axis(columns=None)
+    table["all"] = np.sqrt(square.groupby("rule")["square"].mean())
+    order = dict.fromkeys(planned["rule"])
+    return table.loc[list(order)]
+
+
+def length_ratios(
+    planned: pd.DataFrame, rules: tuple[str, ...] = (BASELINE, PIPELINE, REMEDY)
+) -> pd.DataFrame:
+    """Planned over true length by number of words, means with intervals over speakers; columns as `measure.measure`."""
+    lines = []
+    for (count, rule), own in planned[planned["rule"].isin(rules)].groupby(["words", "rule"]):
+        found = statistics.cluster_bootstrap_mean(np.exp(own["error"]), own["speaker"])
+        values = (found.value, found.low, found.high, found.n, 0)
+        lines.append(("length_ratio", _words(count), rule, *values))
+    return pd.DataFrame(
+        lines, columns=["metric", "stratum", "system", "value", "low", "high", "n", "failures"]
+    )
+
+
+# What to conclude
+
+
+def sample(rows: pd.DataFrame) -> str:
+    """One sentence: what the rows rest on."""
+    per_word = rows.drop_duplicates("utterance")["words"].value_counts().sort_index()
+    told = ", ".join(f"{count} of {_words(words)}" for words, count in per_word.items())
+    people = rows["speaker"].nunique()
+    return f"{per_word.sum()} {many(per_word.sum(), 'text')} ({told}), {people} {many(people, 'speaker')}."
+
+
+def lengths(planned: pd.DataFrame) -> str:
+    """One sentence: how far the official formula and the remedy are from the true lengths, and where it is worst."""
+    found = errors(planned)
+    worst = found.drop(columns="all").loc[PIPELINE].idxmax()
+    return (
+        f"Error of the planned length (root mean square of its logarithm): official formula "
+        f"{found.loc[PIPELINE, 'all']:.2f}, worst on texts of {worst} ({found.loc[PIPELINE, worst]:.2f}); {REMEDY} "
+        f"{found.loc[REMEDY, 'all']:.2f} ({found.loc[REMEDY, worst]:.2f} there)."
+    )
+
+
+def cause(compared: pd.DataFrame) -> str:
+    """The answer, from what the true length alone changes: the failures that it mends and those that it leaves."""
+    line = _pick(compared, ORACLE, PIPELINE)
+    before, after = line["mean_other"], line["mean_one"]
+    change = f"{before:.1%} to {after:.1%} failures ({_difference(line)})"
+    left = statistics.wilson(round(after * line["n"]), int(line["n"]))
+    rest = f"{after:.1%} [{left[0]:.1%}, {left[1]:.1%}] fail at the true length, and no rule for lengths mends these"
+    if not _shown(line):
+        verdict = "**no part of the collapse is shown to be owed to the length**"
+    elif line["difference"] > 0:
+        verdict = "**the true length makes it worse: the length is not the cause**"
+    elif left[1] < before / 2:
+        verdict = "**most of the collapse is owed to the length, not to flow matching**"
+    else:
+        verdict = "**a part of the collapse is owed to the length, the rest is not**"
+    return f"Told the true length and nothing else, the pipeline goes from {change}: {verdict}; {rest}."
+
+
+def remedy(compared: pd.DataFrame) -> str:
+    """One sentence: whether the remedy leaves at most half of the official flow's failures, and that shown."""
+    line = _pick(compared, REMEDY, BASELINE)
+    own, theirs = line["mean_one"], line["mean_other"]
+    reached = own <= HALF * theirs and _shown(line)
+    return (
+        f"`{REMEDY}` fails on {own:.1%}, `{BASELINE}` on {theirs:.1%} ({_difference(line)}); at most half as many, and "
+        f"the difference shown: **{'reached' if reached else 'not reached'}**."
+    )
+
+
+def oracle_gap(compared: pd.DataFrame) -> str:
+    """One sentence: what is left between the remedy and the true length."""
+    line = _pick(compared, REMEDY, ORACLE)
+    verdict = "apart" if _shown(line) else "not shown to differ"
+    return f"`{REMEDY}` and `{ORACLE}` are {verdict} in failures ({_difference(line)})."
+
+
+def beside_long(rows: pd.DataFrame, main: pd.DataFrame, system: str = PIPELINE) -> str:
+    """One sentence: whether a system fails more on ultra-short texts than on the long ones of the main test set.
+
+    Where it does not there is no collapse to explain, only a model that speaks unclearly. main: rows of that set.
+    """
+    long = in_stratum(main[main["system"] == system], "long")
+    short = rows[rows["system"] == system]
+    sides = []
+    for own in (short, long):
+        failed = int(catastrophic(own["wer"]).sum())
+        sides.append((failed / len(own), *statistics.wilson(failed, len(own))) if len(own) else None)
+    if None in sides:
+        return f"`{system}` has no long text in this sample to compare with."
+    told = [f"{value:.1%} [{low:.1%}, {high:.1%}]" for value, low, high in sides]
+    if sides[0][1] > sides[1][2]:
+        verdict = "short texts fail more often than long ones"
+    elif sides[0][2] < sides[1][1]:
+        verdict = "short texts fail less often than long ones, so nothing collapses there"
+    else:
+        verdict = "the intervals overlap, so a collapse of short texts alone is not shown"
+    return f"`{system}` fails on {told[0]} of these texts and on {told[1]} of the long ones: {verdict}."
+
+
+def _pick(compared: pd.DataFrame, one: str, other: str, metric: str = "cfr") -> Mapping[str, float]:
+    found = compared[(compared["one"] == one) & (compared["other"] == other) & (compared["metric"] == metric)]
+    return found.iloc[0].to_dict()
+
+
+def _difference(line: Mapping[str, float]) -> str:
+    return f"difference {line['difference']:+.1%}, 95 % interval {line['low']:+.1%} to {line['high']:+.1%}"
+
+
+def _shown(line: Mapping[str, float]) -> bool:
+    """Whether the interval excludes zero and the test, corrected for its table, agrees."""
+    return not line["low"] <= 0 <= line["high"] and line["p_holm"] < statistics.ALPHA
+
+
+def _words(count: int) -> str:
+    return f"{count} {many(count, 'word')}"
