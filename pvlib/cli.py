@@ -319,7 +319,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from pvlib import systems
     from pvlib.study import ablations
 
-    names = [*(arguments.system or systems.NAMES), *(ablations.variants() if arguments.all else ())]
+    if not arguments.system:
+        for name, reason in systems.absent(profile, systems.MAIN).items():
+            print(f"pvlib: {name} is left out: {reason}", file=sys.stderr)
+    chosen = arguments.system or systems.present(profile, systems.MAIN)
+    names = [*chosen, *(ablations.variants() if arguments.all else ())]
     for name in names:
         systems.create(name, profile)  # reads no weights: a wrong name is told at once
     if arguments.jobs > 1:
@@ -678,11 +682,16 @@ def _weights(profile: Profile) -> dict[str, dict[str, str]]:
     from pvlib import hub
 
     found = {}
-    for name in hub.NAMES:
+    for name in (*hub.NAMES, *(hub.SV2TTS_NAMES if profile.embedded else ())):
         try:
-            if not getattr(profile.sources, name):
+            if name in hub.SV2TTS_NAMES and not hub.weights_path(name, profile).is_file():
+                found[name] = {"state": "not trained", "detail": f"`pvlib train {name}` makes it"}
+                continue
+            if not getattr(profile.sources, name, ""):
                 hub.read_weights(name, profile)
-            found[name] = {"state": "present", "detail": hub.fingerprint(name, profile)}
+                found[name] = {"state": "present", "detail": hub.read_card(name, profile)["sha256"]}
+            else:
+                found[name] = {"state": "present", "detail": hub.fingerprint(name, profile)}
         except hub.WeightsError as error:
             found[name] = {"state": "not usable", "detail": " ".join(str(error).split())}
     return found

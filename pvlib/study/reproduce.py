@@ -40,10 +40,12 @@ class ReproduceError(RuntimeError):
 class Needs:
     """What is computed, with a progress bar, before a notebook runs, so that the notebook only reads it.
 
+    rows: of the systems of the tables; vocoders: of SV2TTS's other vocoders too. A system without weights is left out.
     logs: it reads training logs, which only a profile with embedded weights has; it is left out for another.
     """
 
     rows: bool = False
+    vocoders: bool = False
     demo: bool = False
     speed: bool = False
     sweep: bool = False
@@ -58,8 +60,9 @@ NOTEBOOKS = {
     "06_main_results": Needs(rows=True, demo=True, speed=True),
     "07_ablations": Needs(ablations=True),
     "08_catastrophic_failures": Needs(rows=True),
-    "09_pareto_frontier": Needs(rows=True, speed=True, sweep=True),
+    "09_pareto_frontier": Needs(rows=True, vocoders=True, speed=True, sweep=True),
     "10_waveforms_and_spectrograms": Needs(rows=True),
+    "11_sv2tts_in_three_networks": Needs(),
     "12_claims_ledger": Needs(rows=True, speed=True),
     "A1_how_the_models_learnt": Needs(rows=True, logs=True),
 }
@@ -155,14 +158,16 @@ def prepare(
     """
     needs = [NOTEBOOKS[name] for name in names]
     rows = demo = speed = None
+    wanted = systems.NAMES if any(need.vocoders for need in needs) else systems.MAIN
+    speaking = systems.present(profile, wanted)
     if jobs > 1:  # what they leave is found below
         if any(need.rows for need in needs):
-            launch.evaluate(jobs, profile.name, systems.NAMES, samples, quiet=True)
+            launch.evaluate(jobs, profile.name, speaking, samples, quiet=True)
         if any(need.sweep for need in needs):
             points = [sweeps.variant(profile, *pair) for pair in sweeps.grid()]
             launch.evaluate(jobs, profile.name, points, sweeps.size(samples), quiet=True)
     if any(need.rows for need in needs):
-        rows = evaluate(profile, systems.NAMES, samples, progress=progress)
+        rows = evaluate(profile, speaking, samples, progress=progress)
     if any(need.demo for need in needs):
         demo = evaluate(profile, DEMO_SYSTEMS, manifest=manifests.demo(), progress=progress)
     if any(need.speed for need in needs):
@@ -172,7 +177,7 @@ def prepare(
         sweeps.speeds(profile, utterances=sweeps.timed(samples), progress=progress)
     if any(need.ablations for need in needs):
         ablations.rows(profile, samples, progress=progress)
-    return "" if rows is None else tables.html(tables.key_results(rows, speed, demo))
+    return "" if rows is None else tables.html(tables.key_results(tables.main(rows), speed, demo))
 
 
 def reproduce(
@@ -247,7 +252,7 @@ def write_report(executed: dict[str, NotebookNode], facts: Sequence[str], table:
 
 def record_run(executed: dict[str, NotebookNode], profile: Profile, samples: int) -> None:
     """Refresh what is committed from a complete run: rows, notebooks, figures, the README's results block."""
-    provenance.record(profile, systems.NAMES, samples)
+    provenance.record(profile, samples=samples)
     for name, notebook in executed.items():
         write_text(paths.NOTEBOOKS / f"{name}.ipynb", nbformat.writes(normalise(notebook)) + "\n")
     paths.FIGURES.mkdir(exist_ok=True)
