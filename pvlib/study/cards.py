@@ -13,7 +13,7 @@ PURPOSE = {
     "vocoder": "Vocos: mel spectrogram to waveform",
     "speaker_encoder": "ECAPA-TDNN: waveform to a 192-d voice, for SECS",
     "recognizer": "CTC recogniser: waveform to words, for WER and the clip's transcript",
-    "sv2tts-encoder": "SV2TTS, first network, beside Resemblyzer's: an LSTM trained by the GE2E loss, a voice to 256 numbers",
+    "sv2tts-encoder": "SV2TTS, first network, beside Resemblyzer's: GE2E, a waveform to a 256-d voice",
     "sv2tts-synthesizer": "SV2TTS, second network: Tacotron 2, text and a voice to a mel spectrogram",
     "sv2tts-vocoder": "SV2TTS, third network: WaveRNN, mel spectrogram to waveform, sample by sample",
 }

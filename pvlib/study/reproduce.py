@@ -158,16 +158,20 @@ def prepare(
     """
     needs = [NOTEBOOKS[name] for name in names]
     rows = demo = speed = None
-    wanted = systems.NAMES if any(need.vocoders for need in needs) else systems.MAIN
-    speaking = systems.present(profile, wanted)
+    main = systems.present(profile, systems.MAIN)
+    vocoders = sweeps.vocoders(profile) if any(need.vocoders for need in needs) else []
     if jobs > 1:  # what they leave is found below
         if any(need.rows for need in needs):
-            launch.evaluate(jobs, profile.name, speaking, samples, quiet=True)
+            launch.evaluate(jobs, profile.name, main, samples, quiet=True)
+        if vocoders:
+            launch.evaluate(jobs, profile.name, vocoders, sweeps.heard_by(profile, samples), quiet=True)
         if any(need.sweep for need in needs):
             points = [sweeps.variant(profile, *pair) for pair in sweeps.grid()]
             launch.evaluate(jobs, profile.name, points, sweeps.size(samples), quiet=True)
     if any(need.rows for need in needs):
-        rows = evaluate(profile, speaking, samples, progress=progress)
+        rows = evaluate(profile, main, samples, progress=progress)
+    if vocoders:
+        evaluate(profile, vocoders, sweeps.heard_by(profile, samples), progress=progress)
     if any(need.demo for need in needs):
         demo = evaluate(profile, DEMO_SYSTEMS, manifest=manifests.demo(), progress=progress)
     if any(need.speed for need in needs):
@@ -177,7 +181,7 @@ def prepare(
         sweeps.speeds(profile, utterances=sweeps.timed(samples), progress=progress)
     if any(need.ablations for need in needs):
         ablations.rows(profile, samples, progress=progress)
-    return "" if rows is None else tables.html(tables.key_results(tables.main(rows), speed, demo))
+    return "" if rows is None else tables.html(tables.key_results(rows, speed, demo))
 
 
 def reproduce(

@@ -104,7 +104,7 @@ def key_results(
     return pd.DataFrame(list(lines.values()), index=pd.Index(lines, name="metric"), columns=titles)
 
 
-def main(rows: pd.DataFrame) -> pd.DataFrame:
+def without_vocoders(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows without those of other vocoders of the same system (`systems.NAMES` beyond `systems.MAIN`)."""
     return rows[~rows["system"].isin(set(NAMES) - set(MAIN))].reset_index(drop=True)
 
@@ -149,7 +149,9 @@ def results_markdown(profile: str) -> str:
     """
     folder = paths.RESULTS / profile
     provenance = row_files.provenance(profile)
-    rows = main(row_files.committed(profile, [name for name in provenance["systems"] if "@" not in name]))
+    rows = without_vocoders(
+        row_files.committed(profile, [name for name in provenance["systems"] if "@" not in name])
+    )
     demo_path = folder / "demo.csv"
     demo = row_files.read_csv(demo_path) if demo_path.exists() else None
     measured = measure(rows)
