@@ -736,7 +736,7 @@ def test_cards_tell_what_is_not_trained(checkpoints):
         "seconds": 1,
         "machine": "m",
     }
-    for name in (*hub.NAMES, "sv2tts-synthesizer"):
+    for name in (*hub.NAMES, "sv2tts-synthesizer", "sv2tts-vocoder"):
         hub.save_weights(name, TINY, {"w": torch.zeros(1)}, full | {"quality": {"loss": 0.5}})
     text = cards.write_cards(TINY).read_text()
     assert "## sv2tts-encoder\n" in text and "Not trained yet: `pvlib train sv2tts-encoder`" in text
