@@ -117,7 +117,7 @@ def inventory(found: Stages) -> pd.DataFrame:
         ("3, vocoder", "WaveRNN", _size(own["sv2tts-vocoder"]), state["sv2tts-vocoder"]),
         ("3, vocoder", "Griffin-Lim", 0, "nothing to learn"),
     ]
-    return pd.DataFrame(lines, columns=["stage", "network", "parameters", "state"]).set_index("stage")
+    return pd.DataFrame(lines, columns=["stage", "network", "parameters", "state"])
 
 
 def _size(network: torch.nn.Module) -> int:
