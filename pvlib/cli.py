@@ -327,10 +327,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
         raise CommandError("--jobs starts processes itself; leave it out under torchrun or accelerate")
     from pvlib import systems
 
-    default = systems.NAMES
-    if other and not other["manifest"].table["audio"].all():  # nothing for the controls to play
-        default = [name for name in systems.NAMES if name not in systems.CONTROLS]
-    names = list(arguments.system or default)
+    names = arguments.system
+    if not names:
+        for name, reason in systems.absent(profile, systems.MAIN).items():
+            print(f"pvlib: {name} is left out: {reason}", file=sys.stderr)
+        names = systems.present(profile, systems.MAIN)
+        if other and not other["manifest"].table["audio"].all():  # nothing for the controls to play
+            names = [name for name in names if name not in systems.CONTROLS]
+    names = list(names)
     if arguments.all:
         from pvlib.study import ablations
 
@@ -694,11 +698,16 @@ def _weights(profile: Profile) -> dict[str, dict[str, str]]:
     from pvlib import hub
 
     found = {}
-    for name in hub.NAMES:
+    for name in (*hub.NAMES, *(hub.SV2TTS_NAMES if profile.embedded else ())):
         try:
-            if not getattr(profile.sources, name):
+            if name in hub.SV2TTS_NAMES and not hub.weights_path(name, profile).is_file():
+                found[name] = {"state": "not trained", "detail": f"`pvlib train {name}` makes it"}
+                continue
+            if not getattr(profile.sources, name, ""):
                 hub.read_weights(name, profile)
-            found[name] = {"state": "present", "detail": hub.fingerprint(name, profile)}
+                found[name] = {"state": "present", "detail": hub.read_card(name, profile)["sha256"]}
+            else:
+                found[name] = {"state": "present", "detail": hub.fingerprint(name, profile)}
         except hub.WeightsError as error:
             found[name] = {"state": "not usable", "detail": " ".join(str(error).split())}
     return found

@@ -202,7 +202,7 @@ class Synthesizer:
     postnet_dim: int = 192
     postnet_layers: int = 4
     frames_per_step: int = 4  # 43 ms
-    max_chars: int = 140  # longest text of its training; longer ones are split
+    max_chars: int = 80  # longest text of its training; longer ones are split
     min_chars: int = 10
 
 

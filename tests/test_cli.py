@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 import soundfile
 
-from pvlib import cli, paths
+from pvlib import cli, hub, paths
+from pvlib.config import MINI
 
 DEMO = paths.SAMPLES / "demo.wav"
 
@@ -296,8 +297,11 @@ def test_clone_refuses_a_text_that_cannot_be_spoken(text, tmp_path, capsys):
 def test_info_as_json_tells_what_is_there(capsys):
     assert cli.main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert set(facts["weights"]) == {"backbone", "vocoder", "speaker_encoder", "recognizer"}
+    assert set(facts["weights"]) == {*hub.NAMES, *hub.SV2TTS_NAMES}
     for name, weights in facts["weights"].items():
+        if name in hub.SV2TTS_NAMES and not hub.weights_path(name, MINI).exists():
+            assert weights == {"state": "not trained", "detail": f"`pvlib train {name}` makes it"}
+            continue
         assert weights["state"] == "present" and len(weights["detail"]) == 64, (name, weights)
     assert facts["packages"]["torch"].startswith("2.11")
 

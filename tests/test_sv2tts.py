@@ -6,12 +6,13 @@ import importlib
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from babble import babble
 from torchaudio.models import Tacotron2
 
-from pvlib import audio, cli, frontend, hub, paths, vocoder
+from pvlib import audio, cli, frontend, hub, paths, systems, vocoder
 from pvlib.config import (
     MINI,
     AttentionLimits,
@@ -23,6 +24,8 @@ from pvlib.config import (
     WaveRNN,
 )
 from pvlib.metrics.eer import equal_error_rate
+from pvlib.study import cards, look, sweeps, tables
+from pvlib.study import evaluate as study
 from pvlib.systems.base import Request, System
 from pvlib.systems.sv2tts import encoder, pipeline, sparse, synthesizer, vocoders, wavernn, weights
 from pvlib.systems.sv2tts.attention import Failures, failures, guided_loss
@@ -281,16 +284,18 @@ def test_a_long_text_is_split_and_it_says_so():
 # Attention: what guides it, and how it fails
 
 
-def test_guided_attention_is_the_formula_of_the_paper():
-    texts, steps, sigma = [7, 4], [9, 5], 0.3
+def test_guided_attention_costs_what_is_away_from_the_path():
+    texts, steps, reach = [7, 4], [9, 5], 1.5
+    path = torch.tensor([[0, 0, 1, 2, 2, 4, 5, 6, 6], [0, 1, 2, 3, 3, 0, 0, 0, 0]])
     alignments = torch.rand(2, 9, 7, generator=torch.Generator().manual_seed(0))
     cost = 0.0
     for row, (n_all, t_all) in enumerate(zip(texts, steps, strict=True)):
+        alignments[row, :, n_all:] = 0  # the decoder looks at no padding
         for n in range(n_all):
             for t in range(t_all):
-                away = 1 - np.exp(-((n / n_all - t / t_all) ** 2) / (2 * sigma**2))
+                away = 1 - np.exp(-((n - int(path[row, t])) ** 2) / (2 * reach**2))
                 cost += away * float(alignments[row, t, n])
-    found = guided_loss(alignments, torch.tensor(texts), torch.tensor(steps), sigma)
+    found = guided_loss(alignments, path, torch.tensor(steps), reach)
     assert float(found) == pytest.approx(cost / sum(steps), rel=1e-5)
 
 
@@ -556,7 +561,27 @@ def test_the_voices_of_a_split_are_made_once(toy_corpus, monkeypatch):
     assert np.array_equal(first, sv2tts_common.voices("dev")) and len(asked) == 8
     (paths.WORLD / "dev.ge2e.npz").write_bytes(b"damaged")
     asked.clear()
-    assert np.array_equal(first, sv2tts_common.voices("dev")) and len(asked) == 8
+    part = sv2tts_common.voices("dev", range(3))
+    assert np.array_equal(first[:3], part[:3]) and not part[3:].any() and len(asked) == 3
+    assert np.array_equal(first, sv2tts_common.voices("dev")) and len(asked) == 8  # only what was missing
+
+
+def test_the_guide_follows_the_true_words(toy_corpus, monkeypatch):
+    """ "red fox": red sounds from 0.1 s to 0.5 s, fox from 0.5 s to 1.05 s; a decoder step is 4 hops of 256."""
+    from pvlib.training import sv2tts_synthesizer
+
+    monkeypatch.setattr(sv2tts_synthesizer, "voices", lambda *_: np.zeros((8, 2, 256), np.float32))
+    rows = sv2tts_synthesizer.Rows("train", tiny("sv2tts-synthesizer"))
+    found = rows.batch([0, 3], torch.Generator())
+    path, middle = found["path"][0], (np.arange(26) + 0.5) * 4 * 256 / 24_000
+    assert found["path"].shape == (2, int(found["steps"].max())) and found["steps"].tolist() == [26, 27]
+    for t, seconds in enumerate(middle):
+        letter = "red fox"[int(path[t])]
+        if seconds < 0.48:
+            assert letter in "red"
+        if 0.53 < seconds < 1.03:
+            assert letter in "fox"
+    assert (np.diff(path[:26].numpy()) >= 0).all() and path[0] == 0 and path[25] == 6
 
 
 def test_training_refuses_what_it_cannot_use(toy_corpus, monkeypatch):
@@ -569,7 +594,7 @@ def test_training_refuses_what_it_cannot_use(toy_corpus, monkeypatch):
     monkeypatch.setattr(sv2tts_vocoder, "CROP_HOPS", 500)
     with pytest.raises(TrainingError, match="no utterance of train has 505 mel frames"):
         sv2tts_vocoder.Crops("train")
-    monkeypatch.setattr(sv2tts_synthesizer, "voices", lambda split: np.zeros((8, 2, 256), np.float32))
+    monkeypatch.setattr(sv2tts_synthesizer, "voices", lambda *_: np.zeros((8, 2, 256), np.float32))
     short = replace(TINY.sv2tts_synthesizer, max_chars=6)
     with pytest.raises(TrainingError, match="at most 6 characters"):
         sv2tts_synthesizer.Rows("train", synthesizer.build(short))
@@ -655,6 +680,67 @@ def test_missing_weights_stop_the_run(tmp_path, monkeypatch):
         SV2TTSSystem("sv2tts", TINY, torch.device("cpu")).synthesise([asking("u1")])
     with pytest.raises(ConfigError, match="no vocoder 'wavenet'"):
         vocoders.load("wavenet", TINY)
+
+
+def test_the_systems_are_known_by_name():
+    kinds = {
+        "sv2tts": SV2TTSSystem,
+        "sv2tts-griffin-lim": SV2TTSGriffinLim,
+        "sv2tts-wavernn": SV2TTSWaveRNN,
+    }
+    for name, kind in kinds.items():
+        system = systems.create(name, "mini", "cpu")
+        assert type(system) is kind and system.name == name and name in look.LOOKS
+
+
+def test_what_runs_over_all_systems_leaves_out_those_without_weights(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path)
+    asked = {}
+
+    def evaluate(profile, names, samples=None, **_):
+        asked[samples] = list(names)
+        return pd.DataFrame()
+
+    monkeypatch.setattr(study, "evaluate", evaluate)
+    monkeypatch.setattr(cli, "_show_rows", lambda *_: None)
+    assert cli.main(["evaluate", "--samples", "3"]) == 0
+    assert asked[3] == systems.present("mini", systems.MAIN) and "sv2tts" not in asked[3]
+    assert "sv2tts is left out: no weights of sv2tts-synthesizer" in capsys.readouterr().err
+    rows = pd.DataFrame({"system": ["personavoice"]})
+    assert sweeps.with_vocoders(rows, "mini", 40) is rows
+
+    (tmp_path / "mini").mkdir()
+    for name in ("sv2tts-synthesizer", "sv2tts-vocoder"):
+        (tmp_path / "mini" / f"{name}.safetensors").touch()
+    assert cli.main(["evaluate", "--samples", "4"]) == 0
+    assert asked[4] == list(systems.MAIN) and "left out" not in capsys.readouterr().err
+    monkeypatch.setattr(sweeps, "evaluate", evaluate)
+    sweeps.with_vocoders(rows, "mini", 40)
+    sweeps.with_vocoders(rows, "mini", 200)
+    assert asked[6] == asked[200] == ["sv2tts-griffin-lim", "sv2tts-wavernn"]
+
+
+def test_only_one_vocoder_of_sv2tts_is_a_column_of_the_table():
+    rows = pd.DataFrame({"system": ["ground-truth", "sv2tts", "sv2tts-wavernn", "personavoice@steps=8"]})
+    kept = tables.without_vocoders(rows)["system"]
+    assert list(kept) == ["ground-truth", "sv2tts", "personavoice@steps=8"]
+
+
+def test_cards_tell_what_is_not_trained(checkpoints):
+    full = {
+        "data": "d",
+        "utterances": 1,
+        "hours": 1.0,
+        "command": "c",
+        "steps": 1,
+        "seconds": 1,
+        "machine": "m",
+    }
+    for name in (*hub.NAMES, "sv2tts-synthesizer", "sv2tts-vocoder"):
+        hub.save_weights(name, TINY, {"w": torch.zeros(1)}, full | {"quality": {"loss": 0.5}})
+    text = cards.write_cards(TINY).read_text()
+    assert "## sv2tts-encoder\n" in text and "Not trained yet: `pvlib train sv2tts-encoder`" in text
+    assert "Tacotron 2" in text and "Not trained yet: `pvlib train sv2tts-synthesizer`" not in text
 
 
 def test_a_stage_is_swapped_in_one_line(checkpoints):

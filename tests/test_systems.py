@@ -81,6 +81,24 @@ def test_systems_are_made_by_name_with_variants():
             systems.create(bad, "mini", "cpu")
 
 
+def test_a_system_stands_aside_where_its_own_networks_are_not_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path)
+    always = [*systems.CONTROLS, "f5-official", "f5-as-published", "personavoice"]
+    assert systems.present("mini") == systems.present("mini", systems.MAIN) == always
+    reasons = systems.absent("mini")
+    assert list(reasons) == ["sv2tts", "sv2tts-griffin-lim", "sv2tts-wavernn"]
+    assert "(`pvlib train sv2tts-synthesizer`)" in reasons["sv2tts"]
+    assert "`pvlib train sv2tts-vocoder`" in reasons["sv2tts-wavernn"]
+    assert "of the profile `mini` only" in systems.absent("paper")["sv2tts"]
+    (tmp_path / "mini").mkdir()
+    (tmp_path / "mini" / "sv2tts-synthesizer.safetensors").touch()
+    assert systems.present("mini") == [*always, "sv2tts", "sv2tts-griffin-lim"]
+    assert systems.lacking("sv2tts-wavernn@steps=8", "mini") == ["sv2tts-vocoder"]
+    assert systems.present("paper") == always
+    with pytest.raises(ConfigError, match="no system 'xtts'"):
+        systems.lacking("xtts", "mini")
+
+
 # Controls
 
 
@@ -344,6 +362,7 @@ def test_a_variant_reaches_the_pipeline(monkeypatch):
 def weights(monkeypatch):
     known = {name: f"sha-of-{name}" for name in hub.NAMES}
     monkeypatch.setattr(hub, "fingerprint", lambda name, profile: known[name])
+    monkeypatch.setattr(hub, "read_card", lambda name, profile: {"sha256": f"sha-of-{name}"})
     return known
 
 

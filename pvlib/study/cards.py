@@ -13,6 +13,9 @@ PURPOSE = {
     "vocoder": "Vocos: mel spectrogram to waveform",
     "speaker_encoder": "ECAPA-TDNN: waveform to a 192-d voice, for SECS",
     "recognizer": "CTC recogniser: waveform to words, for WER and the clip's transcript",
+    "sv2tts-encoder": "SV2TTS, first network, beside Resemblyzer's: GE2E, a waveform to a 256-d voice",
+    "sv2tts-synthesizer": "SV2TTS, second network: Tacotron 2, text and a voice to a mel spectrogram",
+    "sv2tts-vocoder": "SV2TTS, third network: WaveRNN, mel spectrogram to waveform, sample by sample",
 }
 
 
@@ -26,6 +29,9 @@ def write_cards(profile: Profile) -> Path:
         "`pvlib reproduce --record` from the JSON beside each file.",
     ]
     for name, purpose in PURPOSE.items():
+        if name in hub.SV2TTS_NAMES and not hub.weights_path(name, profile).is_file():
+            lines += ["", f"## {name}", "", f"{purpose}. Not trained yet: `pvlib train {name}`."]
+            continue
         card = hub.read_card(name, profile)
         lines += [
             "",

@@ -9,7 +9,7 @@ from pvlib.study import paper, plots, reported
 from pvlib.study.comparisons import NAMES, many
 from pvlib.study.manifest import BUCKETS
 from pvlib.study.measure import in_stratum, lookup, measure
-from pvlib.systems import CONTROLS
+from pvlib.systems import CONTROLS, MAIN, absent
 
 PAPER_STRATA = ("overall", "short", "ultra-short")  # for which the paper prints failure rates
 PERFECT, BROKEN = 0.0, 0.8  # the paper counts its ultra-short texts at these two ends
@@ -23,15 +23,18 @@ def value(measured: pd.DataFrame, metric: str, stratum: str, system: str, form: 
     return f"{line['value']:{form}} (95 % interval {line['low']:{form}} to {line['high']:{form}}, n = {line['n']:.0f})"
 
 
-def sample(rows: pd.DataFrame) -> str:
-    """What was evaluated: utterances, speakers, systems, text lengths, failures."""
+def sample(rows: pd.DataFrame, profile: str = "") -> str:
+    """What was evaluated: utterances, speakers, systems, text lengths, failures; and, of a profile, what was not."""
     one = rows.drop_duplicates("utterance")
     buckets = one["bucket"].value_counts()
     lengths = ", ".join(f"{buckets[name]} {name}" for name in BUCKETS if name in buckets)
     failed = int((rows["error"] != "").sum())
+    lost = absent(profile, MAIN) if profile else {}
+    apart = "".join(f" `{name}` is not among them: {reason}." for name, reason in lost.items())
     return (
         f"{len(one)} {many(len(one), 'utterance')} ({lengths}) of {one['speaker'].nunique()} speakers, "
         f"{rows['system'].nunique()} systems, {failed} failed {'synthesis' if failed == 1 else 'syntheses'}."
+        f"{apart}"
     )
 
 

@@ -39,7 +39,7 @@ JUDGED = ("secs_ecapa_clip", "secs_ecapa_speaker", "secs_ge2e_clip", "secs_ge2e_
 
 def evaluate(
     profile: Profile | str = "mini",
-    names: Iterable[str | System] = systems.NAMES,
+    names: Iterable[str | System] | None = None,
     samples: int | None = None,
     *,
     seed: int | None = None,
@@ -51,13 +51,15 @@ def evaluate(
 ) -> pd.DataFrame:
     """Rows of every system on a sample of the manifest, computed where they are missing; columns as `rows.COLUMNS`.
 
-    names: systems or variants by name ("personavoice@steps=8"), or objects that follow the protocol.
+    names: systems or variants by name ("personavoice@steps=8"), or objects that follow the protocol; by default those
+    of `systems.MAIN` that the profile has weights for.
     samples: utterances of the sample; seed: of its order; manifest: another one than the profile's, for instance
     `manifest.demo()`; the profile has a default for each. Interrupted at any time, the same call loses no finished
     batch. ranks: the processes that share the work, each of which makes the same call and gets all rows.
     Raises ManifestError, WeightsError, RowsError, ConfigError, and RanksError where ranks share it.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
+    names = systems.present(profile, systems.MAIN) if names is None else names
     device = ranks.device if ranks and device is None else device
     manifest = manifest or manifests.read(profile.manifest)
     judges = judges or shared_judges(profile, device)

@@ -221,6 +221,21 @@ def _partials() -> tuple[bool, str]:
     )
 
 
+def _voice_beside_text() -> tuple[bool, str]:
+    from pvlib.systems.sv2tts import synthesizer
+
+    network = synthesizer.build(config.MINI.sv2tts_synthesizer).eval()
+    tokens, lengths = network.encode(["a lamp.", "the river"])
+    voices = torch.nn.functional.normalize(torch.randn(2, 256), dim=-1)
+    with torch.no_grad():
+        memory = network.memory(tokens, lengths, voices)[..., -256:]
+    same = bool((memory == voices[:, None]).all())
+    return (
+        same,
+        f"the last {memory.shape[-1]} channels of all {memory.shape[1]} characters are the voice: {same}",
+    )
+
+
 PROPERTIES: dict[str, Callable[[], tuple[bool, str]]] = {
     "an untrained FiLM is the identity": _film_identity,
     "FiLM is off for one chunk and on for more": _film_gate,
@@ -237,4 +252,5 @@ PROPERTIES: dict[str, Callable[[], tuple[bool, str]]] = {
     "the backbone has attention from sound to text": _cross_attention,
     "the GE2E encoder is recurrent": _recurrent,
     "a GE2E embedding is the mean of its windows": _partials,
+    "the voice stands beside every character that the decoder reads": _voice_beside_text,
 }

@@ -40,6 +40,8 @@ LOOKS = {
     "f5-official": Look("#e69f00", "^"),
     "personavoice": Look("#0072b2", "o"),
     "sv2tts": Look("#009e73", "P"),
+    "sv2tts-griffin-lim": Look("#8fd3bd", "p"),
+    "sv2tts-wavernn": Look("#00573f", "h"),
     "xtts": Look("#cc79a7", "<"),
     "cosyvoice": Look("#56b4e9", ">"),
     "true duration": Look("#332288", "p"),

@@ -57,7 +57,7 @@ def commit() -> str:
 
 def record(
     profile: Profile | str = "mini",
-    names: Iterable[str | System] = systems.NAMES,
+    names: Iterable[str | System] | None = None,
     samples: int | None = None,
     *,
     manifest: Manifest | None = None,
@@ -66,12 +66,13 @@ def record(
 ) -> Path:
     """Copy finished working rows to `data/results/<profile>`, with `provenance.json` beside them; returns its path.
 
-    samples: utterances of the study (default: the profile's full number). Rows of the profile's own manifest take
-    along the RTF benchmark, the models' figures and the demo's rows where they were made; those of another one lie
-    in a folder of their own (`rows.part_of`). Nothing is computed and, unless all rows are there, nothing
-    is written. Raises RecordError, RowsError.
+    names: default all that the profile has weights for. samples: utterances of the study (default: the profile's full
+    number). Rows of the profile's own manifest take along the RTF benchmark, the models' figures and the demo's rows
+    where they were made; those of another one lie in a folder of their own (`rows.part_of`). Nothing is computed and,
+    unless all rows are there, nothing is written. Raises RecordError, RowsError.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
+    names = systems.present(profile) if names is None else names
     manifest = manifest or manifests.read(profile.manifest)
     judges = judges or shared_judges(profile, device)
     samples = min(samples or profile.samples, len(manifest.table))

@@ -50,11 +50,13 @@ class ReproduceError(RuntimeError):
 class Needs:
     """What is computed, with a progress bar, before a notebook runs, so that the notebook only reads it.
 
+    rows: of the systems of the tables; vocoders: of SV2TTS's other vocoders too. A system without weights is left out.
     logs: it reads training logs, which only a profile with embedded weights has; short: it reads rows of the manifest
     of ultra-short texts. It is left out for a profile that has no such thing.
     """
 
     rows: bool = False
+    vocoders: bool = False
     demo: bool = False
     speed: bool = False
     sweep: bool = False
@@ -72,8 +74,9 @@ NOTEBOOKS = {
     "06_main_results": Needs(rows=True, demo=True, speed=True),
     "07_ablations": Needs(ablations=True),
     "08_catastrophic_failures": Needs(rows=True),
-    "09_pareto_frontier": Needs(rows=True, speed=True, sweep=True),
+    "09_pareto_frontier": Needs(rows=True, vocoders=True, speed=True, sweep=True),
     "10_waveforms_and_spectrograms": Needs(rows=True),
+    "11_sv2tts_in_three_networks": Needs(),
     "12_claims_ledger": Needs(rows=True, speed=True),
     "13_beyond_the_paper": Needs(rows=True, short=True),
     "A1_how_the_models_learnt": Needs(rows=True, logs=True),
@@ -170,9 +173,13 @@ def prepare(
     """
     needs = [NOTEBOOKS[name] for name in names]
     rows = demo = speed = None
+    main = systems.present(profile, systems.MAIN)
+    vocoders = sweeps.vocoders(profile) if any(need.vocoders for need in needs) else []
     if jobs > 1:  # what they leave is found below
         if any(need.rows for need in needs):
-            launch.evaluate(jobs, profile.name, systems.NAMES, samples, quiet=True)
+            launch.evaluate(jobs, profile.name, main, samples, quiet=True)
+        if vocoders:
+            launch.evaluate(jobs, profile.name, vocoders, sweeps.heard_by(profile, samples), quiet=True)
         if any(need.sweep for need in needs):
             points = [sweeps.variant(profile, *pair) for pair in sweeps.grid()]
             launch.evaluate(jobs, profile.name, points, sweeps.size(samples), quiet=True)
@@ -185,7 +192,9 @@ def prepare(
             options = {"manifest": texts.name, "quiet": True}
             launch.evaluate(jobs, profile.name, short_texts.system_names(), count, **options)
     if any(need.rows for need in needs):
-        rows = evaluate(profile, systems.NAMES, samples, progress=progress)
+        rows = evaluate(profile, main, samples, progress=progress)
+    if vocoders:
+        evaluate(profile, vocoders, sweeps.heard_by(profile, samples), progress=progress)
     if any(need.demo for need in needs):
         demo = evaluate(profile, DEMO_SYSTEMS, manifest=manifests.demo(), progress=progress)
     if any(need.speed for need in needs):
@@ -274,7 +283,7 @@ def write_report(executed: dict[str, NotebookNode], facts: Sequence[str], table:
 
 def record_run(executed: dict[str, NotebookNode], profile: Profile, samples: int) -> None:
     """Refresh what is committed from a complete run: rows, notebooks, figures, the README's results block."""
-    provenance.record(profile, systems.NAMES, samples)
+    provenance.record(profile, samples=samples)
     if profile.ultra_short:
         texts = short_texts.read(profile)
         provenance.record(profile, short_texts.system_names(), len(texts.table), manifest=texts)

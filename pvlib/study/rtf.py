@@ -19,13 +19,13 @@ from pvlib.study.rows import write_text
 from pvlib.systems.base import System
 from pvlib.systems.fingerprint import digest
 
-NAMES = ("f5-official", "f5-as-published", "personavoice")
+NAMES = ("f5-official", "f5-as-published", "personavoice", "sv2tts")
 UTTERANCES = 8
 
 
 def measure_speed(
     profile: Profile | str = "mini",
-    names: Sequence[str | System] = NAMES,
+    names: Sequence[str | System] | None = None,
     utterances: int = UTTERANCES,
     *,
     manifest: Manifest | None = None,
@@ -36,10 +36,12 @@ def measure_speed(
     """Median and range of the real-time factor of each system; kept in `build/results/<profile>/rtf.json`.
 
     Returns {"machine", "threads", "systems": {name: {"median", "low", "high", "utterances", "failures", "timings"}}}.
+    names: default those of `NAMES` that the profile has weights for.
     A system that was measured on this machine with the same configuration, weights and sources is not measured
     again unless `again` is set. Raises ManifestError, WeightsError, RowsError.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
+    names = systems.present(profile, NAMES) if names is None else names
     manifest = manifest or manifests.read(profile.manifest)
     requests = manifest.requests(manifest.sample(utterances + 1, profile.seed))
     path = paths.WORKING_ROWS / profile.name / "rtf.json"

@@ -1,4 +1,4 @@
-"""The sweep behind Figure 4: steps of the ODE against guidance, in quality and in speed."""
+"""The sweep behind Figure 4: steps of the ODE against guidance, in quality and in speed; SV2TTS's other vocoders."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from pvlib import systems
 from pvlib.config import Profile, get_profile
 from pvlib.metrics.judges import Panel
 from pvlib.study.evaluate import evaluate
@@ -70,6 +71,32 @@ def sweep(
     rows = pd.concat([evaluate(profile, [make(name)], size(samples), **options) for name in names])
     points = pd.DataFrame(pairs, columns=["steps", "cfg_strength"]).assign(system=names)
     return points.merge(rows, on="system", validate="one_to_many")
+
+
+def vocoders(profile: Profile | str) -> list[str]:
+    """SV2TTS with other vocoders than the table's, where they are trained."""
+    return systems.present(profile, [name for name in systems.NAMES if name not in systems.MAIN])
+
+
+def heard_by(profile: Profile, samples: int) -> int:
+    """How many utterances other vocoders speak: all of a complete study, else as many as are swept."""
+    return samples if samples >= profile.samples else size(samples)
+
+
+def with_vocoders(
+    rows: pd.DataFrame,
+    profile: Profile | str,
+    samples: int,
+    *,
+    seed: int | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Rows of a study, and behind them those of `vocoders` on the first `heard_by` utterances of the same order."""
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    if not (names := vocoders(profile)):
+        return rows
+    more = evaluate(profile, names, heard_by(profile, samples), seed=seed, progress=progress)
+    return pd.concat([rows, more], ignore_index=True)
 
 
 def points(rows: pd.DataFrame, secs: str) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from pvlib import paths
 from pvlib.study import reported
 from pvlib.study import rows as row_files
 from pvlib.study.measure import lookup, measure
-from pvlib.systems import CONTROLS
+from pvlib.systems import CONTROLS, MAIN, NAMES
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 ABSENT = "-"
@@ -104,6 +104,11 @@ def key_results(
     return pd.DataFrame(list(lines.values()), index=pd.Index(lines, name="metric"), columns=titles)
 
 
+def without_vocoders(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows without those of other vocoders of the same system (`systems.NAMES` beyond `systems.MAIN`)."""
+    return rows[~rows["system"].isin(set(NAMES) - set(MAIN))].reset_index(drop=True)
+
+
 def demo_table(rows: pd.DataFrame) -> pd.DataFrame:
     """The demo clip's texts, ours beside the paper's `1111.mp3` (other sentences, another voice).
 
@@ -144,7 +149,9 @@ def results_markdown(profile: str) -> str:
     """
     folder = paths.RESULTS / profile
     provenance = row_files.provenance(profile)
-    rows = row_files.committed(profile, [name for name in provenance["systems"] if "@" not in name])
+    rows = without_vocoders(
+        row_files.committed(profile, [name for name in provenance["systems"] if "@" not in name])
+    )
     demo_path = folder / "demo.csv"
     demo = row_files.read_csv(demo_path) if demo_path.exists() else None
     measured = measure(rows)

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib import import_module
 
 import torch
 
+from pvlib import hub
 from pvlib.config import ConfigError, Profile, get_profile
 from pvlib.systems.base import Request, Result, System
 
-__all__ = ["CONTROLS", "NAMES", "Request", "Result", "System", "create", "is_known", "parse"]
+__all__ = [
+    "CONTROLS",
+    "MAIN",
+    "NAMES",
+    "Request",
+    "Result",
+    "System",
+    "absent",
+    "create",
+    "is_known",
+    "lacking",
+    "parse",
+    "present",
+]
 
 CONTROLS = ("ground-truth", "ground-truth-vocoded", "impostor")
-NAMES = (*CONTROLS, "f5-official", "f5-as-published", "personavoice")
-
+MAIN = (*CONTROLS, "f5-official", "f5-as-published", "personavoice", "sv2tts")  # the columns of the tables
+NAMES = (*MAIN, "sv2tts-griffin-lim", "sv2tts-wavernn")  # and the same mels by two other vocoders
 
 # module and class of each; a module is imported when it is asked for, so that controls do without the backbone
 _KINDS = {
@@ -25,6 +40,15 @@ _KINDS = {
     "f5-official": ("f5", "F5Official"),
     "f5-as-published": ("f5", "F5AsPublished"),
     "personavoice": ("personavoice", "PersonaVoiceSystem"),
+    "sv2tts": ("sv2tts.system", "SV2TTSSystem"),
+    "sv2tts-griffin-lim": ("sv2tts.system", "SV2TTSGriffinLim"),
+    "sv2tts-wavernn": ("sv2tts.system", "SV2TTSWaveRNN"),
+}
+# networks without which a system stands aside: nobody publishes them, so a profile has them or has not
+_OWN = {
+    "sv2tts": ("sv2tts-synthesizer",),
+    "sv2tts-griffin-lim": ("sv2tts-synthesizer",),
+    "sv2tts-wavernn": ("sv2tts-synthesizer", "sv2tts-vocoder"),
 }
 
 
@@ -49,6 +73,33 @@ def parse(name: str) -> tuple[str, dict[str, object]]:
 def is_known(name: str) -> bool:
     """Whether a name is that of a system here, or a variant of one."""
     return name.partition("@")[0] in NAMES
+
+
+def lacking(name: str, profile: Profile | str) -> list[str]:
+    """The networks that a system needs and this profile has no weights of; they go by what `pvlib train` calls them.
+
+    Only networks that nobody publishes count. Other weights belong to every profile, and that they are missing is an
+    error when they are read, as is a file that is there and damaged. Raises ConfigError on an unknown system.
+    """
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    return [own for own in _OWN.get(parse(name)[0], ()) if not hub.weights_path(own, profile).is_file()]
+
+
+def present(profile: Profile | str, names: Iterable[str] = NAMES) -> list[str]:
+    """Those of some systems that can speak in a profile, in their order."""
+    return [name for name in names if not lacking(name, profile)]
+
+
+def absent(profile: Profile | str, names: Iterable[str] = NAMES) -> dict[str, str]:
+    """Those of some systems that cannot speak in a profile, each with what is lacking and how to get it."""
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    found = {}
+    for name in names:
+        if missing := lacking(name, profile):
+            command = " and ".join(f"`pvlib train {own}`" for own in missing)
+            way = command if profile.embedded else f"{command} makes those of the profile `mini` only"
+            found[name] = f"no weights of {' and '.join(missing)} in the profile `{profile.name}` ({way})"
+    return found
 
 
 def create(name: str, profile: Profile | str, device: torch.device | str | None = None) -> System:

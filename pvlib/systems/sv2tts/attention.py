@@ -5,7 +5,6 @@ An alignment is (steps, chars): how much of decoder step t looks at character n;
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 from pvlib.audio import HOP_LENGTH, SAMPLE_RATE
 from pvlib.config import AttentionLimits
 
-GUIDE_SIGMA = 0.2  # g of Tachibana et al. (2018), equation 8
+GUIDE_REACH = 3.0  # characters to either side of the true one that cost little
 
 
 @dataclass(frozen=True)
@@ -87,22 +86,17 @@ def _rests(path: np.ndarray) -> list[int]:
     return lengths
 
 
-def guided_loss(
-    alignments: Tensor, text_lengths: Tensor, step_lengths: Tensor, sigma: float = GUIDE_SIGMA
-) -> Tensor:
-    """Guided attention loss (Tachibana et al., 2018): attention far from the diagonal costs.
+def guided_loss(alignments: Tensor, path: Tensor, step_lengths: Tensor, reach: float = GUIDE_REACH) -> Tensor:
+    """Guided attention loss: attention far from the character that sounds costs.
 
-    alignments: (b, steps, chars); lengths: (b,). The weight of character n at step t is
-    1 - exp(-(n / N - t / T)^2 / (2 sigma^2)), SpeechBrain's; the cost is its mean over true steps, padding left out.
+    Tachibana et al. (2018) know no times and guide to the diagonal; here the path is given. alignments:
+    (b, steps, chars); path: (b, steps) characters; step_lengths: (b,). The weight of character n at step t is
+    1 - exp(-(n - path_t)^2 / (2 reach^2)); the cost is its mean over true steps, padding left out.
     """
-    from speechbrain.nnet.loss.guidedattn_loss import GuidedAttentionLoss
-
-    with warnings.catch_warnings():  # it calls meshgrid in an old way
-        warnings.simplefilter("ignore")
-        weights = GuidedAttentionLoss(sigma).guided_attentions(
-            text_lengths, step_lengths, alignments.shape[2], alignments.shape[1]
-        )
-    return (alignments * weights.transpose(1, 2)).sum() / step_lengths.sum()
+    places = torch.arange(alignments.shape[2], device=alignments.device)
+    away = 1 - torch.exp(-((places - path[..., None]) ** 2) / (2 * reach**2))  # (b, steps, chars)
+    true = torch.arange(alignments.shape[1], device=alignments.device) < step_lengths[:, None]
+    return (alignments * away).sum(2)[true].mean()
 
 
 def focus(alignments: Tensor, step_lengths: Tensor) -> Tensor:

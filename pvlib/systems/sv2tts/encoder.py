@@ -49,6 +49,13 @@ class Resemblyzer(speaker.GE2E):
         seconds = [[span.start / speaker.RATE, span.stop / speaker.RATE] for span in spans]
         return Voiceprint(embedding, torch.from_numpy(partials), torch.tensor(seconds))
 
+    @property
+    def network(self) -> nn.Module:
+        """Resemblyzer's network, loaded at first use."""
+        if self._encoder is None:
+            self._encoder = self._load()
+        return self._encoder.encoder
+
     def _load(self) -> _Remembering:
         return _Remembering(super()._load())
 
