@@ -32,7 +32,7 @@ SHARES = {
     "vocoder": 0.14,
     "backbone": 0.55,
 }  # of the time of `train all`
-TRAINABLE = (*SHARES, *SV2TTS)
+TRAINABLE = (*SHARES, "adapters", *SV2TTS)
 OUTPUT_FORMATS = (".wav", ".flac", ".ogg")
 
 
