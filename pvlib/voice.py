@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_TEXT_CHARS",
+    "AdapterWarning",
     "Job",
     "PersonaVoice",
     "Reference",
@@ -55,6 +56,10 @@ TRAIN_ADAPTERS = "their weights come from `pvlib train adapters`"
 MIN_FRAMES = 2  # generated at least: the vocoder needs two
 
 Progress = Callable[[int], None]  # called with the number of jobs just finished
+
+
+class AdapterWarning(UserWarning):
+    """A wish that FiLM's gate keeps from being heard."""
 
 
 class SynthesisError(RuntimeError):
@@ -342,6 +347,14 @@ class PersonaVoice:
                 plans[j] = self.plan(job, durations[j])
             except TextError as error:
                 _keep(made, j, error, errors)
+                continue
+            if job.asks and not plans[j][0].film:
+                warnings.warn(
+                    f"{job.text[:40]!r}: FiLM's gate is off for it, so {', '.join(job.asks)} cannot be heard; "
+                    "film_gate=always (--gate always) opens it",
+                    AdapterWarning,
+                    stacklevel=3,
+                )
         if progress and made:
             progress(len(made))
         mels: dict[tuple[int, int], Tensor] = {}

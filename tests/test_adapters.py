@@ -154,7 +154,9 @@ def labelled(toy_corpus):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         for k, row in enumerate(rows):
             row |= {"room": ("studio", "hall")[k // 4 % 2 if k % 2 else 0], "strength": 0.5}
-            row |= {"emotion": config.EMOTIONS[k % 4 if k > 5 else 0]} | dict.fromkeys(config.TRAITS, 0.1 * (k - 3))
+            row |= {"emotion": config.EMOTIONS[k % 4 if k > 5 else 0]} | dict.fromkeys(
+                config.TRAITS, 0.1 * (k - 3)
+            )
         path.write_text("\n".join(json.dumps(row) for row in rows))
     profile = replace(
         config.MINI,

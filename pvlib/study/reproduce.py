@@ -53,6 +53,7 @@ class Needs:
 
 NOTEBOOKS = {
     "00_start_here": Needs(demo=True),
+    "02_oes_and_film": Needs(),
     "04_ceag_and_attention": Needs(),
     "05_persona_and_emotion": Needs(),
     "06_main_results": Needs(rows=True, demo=True, speed=True),
