@@ -402,6 +402,7 @@ class PersonaVoice:
     # Adapters
 
     def _check_conditions(self, jobs: Sequence[Job]) -> None:
+        """Raises ConfigError on a wish without adapters, PersonaError on one that does not exist."""
         if self.adapters is None:
             for job in jobs:
                 if job.asks:
@@ -409,7 +410,7 @@ class PersonaVoice:
                         f"{job.text[:40]!r} asks for {', '.join(job.asks)}, which needs use_adapters=True; "
                         + TRAIN_ADAPTERS
                     )
-        else:
+        elif jobs:
             self._conditions(jobs)
 
     def _conditions(self, jobs: Sequence[Job]) -> Conditions:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from pvlib import hub
 from pvlib.config import Profile, get_profile
 from pvlib.metrics.judges import Panel
 from pvlib.study import ledger, reported, statistics
@@ -39,6 +40,8 @@ RETIRED = {  # the paper's name of a module -> variants here; none yet where it 
     "Best-of-N": ("best of 3", "best of 3 with boost"),
 }
 ORACLES = ("true transcript", "true duration")  # nobody who only has a clip and a text can have these
+WITH_ADAPTERS = "with adapters"
+ADAPTERS = ("without OES", "env_weight 1", "without FiLM", "without FiLM gate")  # against `WITH_ADAPTERS`
 METRICS = ("secs_ecapa_clip", "wer_capped")
 CRITERION = 0.1  # |d| that the paper asks of a module
 
@@ -60,6 +63,15 @@ def variants() -> dict[str, str]:
     return {names[short]: short for short in wanted}
 
 
+def adapter_variants(profile: Profile | str) -> dict[str, str]:
+    """As `variants`, of the pipeline with adapters, itself first; none where this profile's are not trained."""
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    if not hub.weights_path(hub.ADAPTERS, profile).exists():
+        return {}
+    names = ledger.short_names()
+    return {names[short]: short for short in (WITH_ADAPTERS, *ADAPTERS)}
+
+
 def rows(
     profile: Profile | str,
     samples: int,
@@ -78,7 +90,7 @@ def rows(
     profile = get_profile(profile) if isinstance(profile, str) else profile
     count = utterances or size(profile, samples)
     options = {"seed": seed, "manifest": manifest, "judges": judges, "progress": progress}
-    return evaluate(profile, [SYSTEM, *variants()], count, **options)
+    return evaluate(profile, [SYSTEM, *variants(), *adapter_variants(profile)], count, **options)
 
 
 def table(
@@ -86,17 +98,20 @@ def table(
     shorts: Sequence[str],
     metrics: Sequence[str] = METRICS,
     stratum: str = "overall",
+    base: str = "",
 ) -> pd.DataFrame:
     """Variants against the pipeline, a line per variant and metric, with paired tests.
+
+    base: the short name of the variant that plays the pipeline's part, such as `WITH_ADAPTERS`.
 
     Columns: variant, metric, n, left_out, pipeline, with_variant (means), difference (variant - pipeline) with a 95 %
     interval from resampled speakers (low, high), d (d_z, with d_low and d_high), test, p, p_wilcoxon, p_holm (Holm
     over this table). With fewer than six pairs there are means and no test.
     Raises KeyError on a short name without a variant, ValueError on rows that do not fit together.
     """
-    by_short = {short: system for system, short in variants().items()}
+    by_short = {**ledger.short_names(), "": SYSTEM}
     rows = in_stratum(rows, stratum)
-    own = rows[rows["system"] == SYSTEM]
+    own = rows[rows["system"] == by_short[base]]
     lines = [
         {"variant": short, **_line(rows[rows["system"] == by_short[short]], own, metric)}
         for short in shorts
@@ -106,6 +121,13 @@ def table(
     columns += ["d", "d_low", "d_high", "test", "p", "p_wilcoxon"]
     found = pd.DataFrame(lines, columns=columns)
     return found.assign(p_holm=statistics.holm(found["p"]))
+
+
+def adapters(rows: pd.DataFrame) -> pd.DataFrame:
+    """`table` of the adapters' variants against the pipeline with adapters; empty where none is in these rows."""
+    measured = set(rows["system"])
+    known = [short for short in ADAPTERS if ledger.short_names()[short] in measured]
+    return table(rows, known, base=WITH_ADAPTERS)
 
 
 def _line(variant: pd.DataFrame, own: pd.DataFrame, metric: str) -> dict[str, object]:
