@@ -14,6 +14,7 @@ PURPOSE = {
     "speaker_encoder": "ECAPA-TDNN: waveform to a 192-d voice, for SECS",
     "recognizer": "CTC recogniser: waveform to words, for WER and the clip's transcript",
 }
+ADDED = {"adapters": "OES and FiLM with copies of the backbone's last blocks: voice, persona, emotion to how it is said"}
 
 
 def write_cards(profile: Profile) -> Path:
@@ -25,7 +26,8 @@ def write_cards(profile: Profile) -> Path:
         "own, on the dev split; what the models are worth on the test set stands in `data/results`. Written by",
         "`pvlib reproduce --record` from the JSON beside each file.",
     ]
-    for name, purpose in PURPOSE.items():
+    added = {name: purpose for name, purpose in ADDED.items() if hub.weights_path(name, profile).exists()}
+    for name, purpose in (PURPOSE | added).items():
         card = hub.read_card(name, profile)
         lines += [
             "",
