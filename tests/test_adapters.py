@@ -14,6 +14,7 @@ from pvlib.adapters import Adapters, Conditions
 from pvlib.oes import OES
 from pvlib.training import adapters as trainer
 from pvlib.training import separation
+from pvlib.training.common import TrainingError
 
 SMALL = replace(config.Backbone(), dim=32, depth=3, heads=1, dim_head=32, text_dim=16, conv_layers=1)
 SETTINGS = config.Adapters(film_width=8)
@@ -205,6 +206,8 @@ def test_the_trainer_resumes_freezes_and_exports(labelled, monkeypatch, tmp_path
 def test_adapters_that_nobody_trained(labelled):
     with pytest.raises(hub.WeightsError, match=r"adapters\.safetensors is missing; .*`pvlib train adapters`"):
         hub.load_adapters(labelled, hub.load_backbone(labelled))
+    with pytest.raises(TrainingError, match="run `pvlib train adapters` first"):
+        trainer.export(labelled)
 
 
 def test_pairs_hide_the_sentence_and_tell_its_labels(labelled):

@@ -14,7 +14,9 @@ PURPOSE = {
     "speaker_encoder": "ECAPA-TDNN: waveform to a 192-d voice, for SECS",
     "recognizer": "CTC recogniser: waveform to words, for WER and the clip's transcript",
 }
-ADDED = {"adapters": "OES and FiLM with copies of the backbone's last blocks: voice, persona, emotion to how it is said"}
+ADDED = {
+    "adapters": "OES and FiLM with copies of the backbone's last blocks: voice, persona, emotion to how it is said"
+}
 
 
 def write_cards(profile: Profile) -> Path:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import random
 from contextlib import nullcontext
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from pvlib import audio, backbone, hub, laag, paths, persona
+from pvlib import audio, backbone, config, hub, laag, paths, persona
 from pvlib.adapters import Adapters, Conditions
 from pvlib.config import MINI, TRAITS, Profile
 from pvlib.training import backbone as pretraining
@@ -41,6 +41,14 @@ STUDIO = "studio"
 CLIPS_PER_SPEAKER = 8  # neutral ones, whose first seconds are embedded
 DEV_BATCHES = 8
 SEED = 2
+
+
+@dataclass(frozen=True)
+class MadeFor:
+    """What a training state belongs to: one configuration and one backbone."""
+
+    adapters: config.Adapters
+    backbone_sha256: str
 
 
 class Pairs:
@@ -162,7 +170,10 @@ def separate(module: Adapters, pairs: Pairs) -> dict[str, float]:
     known = sorted(pairs.embeddings)
     table = pairs.table.iloc[known]
     labels = [torch.from_numpy(pd.factorize(table[name], sort=True)[0]) for name in ("room", "speaker")]
-    return separation.fit(module.oes, torch.stack([pairs.embeddings[i] for i in known]), *labels)
+    device = module.oes.env_basis.device
+    losses = separation.fit(module.oes.cpu(), torch.stack([pairs.embeddings[i] for i in known]), *labels)
+    module.oes.to(device)
+    return losses
 
 
 def train(
@@ -198,7 +209,8 @@ def train(
         weight_decay=0.0,
     )
     ema = Ema(module, 0.998)
-    run = Run(NAME, {"adapters": module, "optimiser": optimiser, "ema": ema}, config=profile.adapters)
+    made_for = MadeFor(profile.adapters, hub.fingerprint("backbone", profile))
+    run = Run(NAME, {"adapters": module, "optimiser": optimiser, "ema": ema}, config=made_for)
     if not run.resume():
         module.oes.requires_grad_(True)
         separate(module, pairs)
@@ -247,7 +259,10 @@ def train(
 
 
 def export(profile: Profile = MINI) -> None:
-    """Write the averaged weights of the run so far to data/checkpoints."""
+    """Write the averaged weights of the run so far to data/checkpoints. Raises TrainingError where there is none."""
+    state = paths.TRAINING / NAME / "state.pt"
+    if not state.exists():
+        raise TrainingError(f"{state} is not there: run `pvlib train {NAME}` first")
     train(profile, export_only=True)
 
 
@@ -341,7 +356,7 @@ def _export(run: Run, profile: Profile, ema: Ema, pairs: Pairs) -> None:
         data="the mini world, train split: a second of a speaker, then another sentence of the same",
         quality={name: round(value, 4) for name, value in found.items()},
         more={
-            "backbone_sha256": hub.fingerprint("backbone", profile),
+            "backbone_sha256": run.config["backbone_sha256"],
             "rooms": sorted(set(pairs.table["room"])),
         },
     )

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from pvlib.oes import OES
 
-STEPS = 300
-BASIS_RATE, SCALE_RATE = 1e-4, 2e-2
+STEPS = 200
+BASIS_RATE, SCALE_RATE = 1e-4, 3e-2
 RIDGE = 1e-2  # of the speakers' covariance, a share of its mean variance
 
 
