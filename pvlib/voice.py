@@ -170,13 +170,14 @@ class PersonaVoice:
         _check_supported(profile.inference)
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         backbone = hub.load_backbone(profile, device)
+        adapters = hub.load_adapters(profile, backbone) if profile.inference.use_adapters else None
         return cls(
             profile,
             backbone,
             hub.load_vocoder(profile, device),
             hub.load_recognizer(profile, device),
             hub.load_speaker_encoder(profile, device),
-            adapters=hub.load_adapters(profile, backbone) if profile.inference.use_adapters else None,
+            adapters=adapters,
         )
 
     @property

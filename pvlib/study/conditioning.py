@@ -145,7 +145,8 @@ def speaker_eer(embedding: Tensor, rows: pd.DataFrame) -> float:
     """Equal error rate of telling the speakers of these clips apart by cosine, pairs of two rooms; NaN for none."""
     normal = torch.nn.functional.normalize(embedding, dim=-1)
     scores = (normal @ normal.T).numpy()
-    speaker, room = rows["speaker"].to_numpy(), rows["room"].to_numpy()
+    speaker = rows["speaker"].to_numpy()
+    room = rows["room"].to_numpy() if "room" in rows else np.arange(len(rows))  # unknown: all pairs count
     one, other = np.triu_indices(len(rows), 1)
     apart = room[one] != room[other]
     one, other = one[apart], other[apart]
@@ -232,7 +233,7 @@ def requests(
     found = manifests.read(profile.manifest)
     rows = found.sample(None, seed)
     rows = rows[rows["bucket"] == bucket]
-    if rooms:
+    if rooms and "room" in rows:
         rows = rows[rows["room"].isin(rooms)]
     return found.requests(rows.head(count))
 
@@ -417,15 +418,14 @@ def drift(pipeline: PersonaVoice | None, asked: Sequence[Request]) -> pd.DataFra
                     continue
                 secs = float(heard @ job.reference.embedding)
                 lines.append((request.utterance, request.speaker, gate, k, secs))
-    return pd.DataFrame(lines, columns=["utterance", "speaker", "gate", "chunk", "secs"])
+    found = pd.DataFrame(lines, columns=["utterance", "speaker", "gate", "chunk", "secs"])
+    return found.astype({"chunk": int, "secs": float})
 
 
 def drift_text(rows: pd.DataFrame) -> str:
     """One sentence: SECS of the last chunk less that of the first, with the gate off and on."""
-    if rows.empty and not trained():
-        return missing()
     if rows.empty:
-        return "No text of this sample has several chunks; take more utterances."
+        return missing()
     parts = []
     for gate, own in rows.groupby("gate", sort=False):
         wide = own.sort_values("chunk").groupby("utterance")
@@ -506,7 +506,9 @@ def _unknown(figure: Figure) -> Figure:
 
 
 def missing() -> str:
-    """What a notebook says where there are no weights."""
+    """What a notebook says where nothing could be measured."""
+    if trained():
+        return "Too few utterances to tell; take more."
     return (
         f"The adapters are not trained here (`{hub.ADAPTERS}.safetensors` is missing), so what needs them is left "
         f"out. Train them with `{COMMAND}`."
