@@ -1,14 +1,16 @@
 """The plug-in adapters: a condition made of voice, persona, style and emotion, and FiLM that carries it into the DiT.
 
 Axes: b batch, n tokens, d channels of the DiT, c channels of the condition.
-The backbone stays frozen but for its last blocks, of which the adapters hold their own trained copy (seed, "Training"
-and Core D). FiLM acts on the output of each of these blocks, on the conditional half of guidance only, so that
-guidance strengthens what the condition says as it strengthens the text.
+The backbone stays frozen; of its last blocks the adapters hold their own trained copy (seed, "Training" and Core D).
+FiLM acts on the output of these copies, on the conditional half of guidance only, so that guidance strengthens what
+the condition says as it strengthens the text. A row whose gate is off goes through the frozen blocks: it is what the
+backbone makes by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,6 +21,10 @@ from pvlib import config
 from pvlib.config import EMOTIONS
 from pvlib.film import FiLM
 from pvlib.oes import OES
+
+PERSONA_GAIN = (
+    10.0  # persona and style come with norm 0.1 (seed); beside voice and emotion they would be lost
+)
 
 
 @dataclass(frozen=True)
@@ -35,89 +41,94 @@ class Conditions:
 
 
 class Adapters(nn.Module):
-    """OES, the emotion's embedding and one FiLM for each of the last blocks."""
+    """OES, the emotion's embedding, and for each of the last blocks a trained copy and its FiLM."""
 
-    def __init__(self, settings: config.Adapters, hidden: int) -> None:
+    def __init__(self, settings: config.Adapters, transformer: nn.Module) -> None:
+        """transformer: the official DiT, whose last blocks are copied as they are."""
         super().__init__()
         self.settings = settings
         self.oes = OES(settings.speaker_dim, settings.environment_dim, settings.env_scale_init)
         self.emotion = nn.Linear(len(EMOTIONS), settings.emotion_dim, bias=False)
+        self.blocks = copy.deepcopy(transformer.transformer_blocks[-settings.blocks :]).requires_grad_(True)
         condition = settings.speaker_dim + settings.persona_dim + settings.style_dim + settings.emotion_dim
         self.film = nn.ModuleList(
-            FiLM(condition, hidden, settings.film_width) for _ in range(settings.blocks)
+            FiLM(condition, transformer.dim, settings.film_width) for _ in range(settings.blocks)
         )
+        style = settings.speaker_dim + settings.persona_dim
+        with torch.no_grad():  # no training speech has a written style: until some has, style says nothing
+            for film in self.film:
+                for net in (film.gamma_net, film.beta_net):
+                    net[0].weight[:, style : style + settings.style_dim] = 0.0
 
-    def condition(self, given: Conditions, env_weight: float | Tensor = 0.0) -> Tensor:
-        """(b, c): the embedding cleaned by OES, persona, style, emotion. env_weight: one number or (b, 1), 0 to 1."""
-        voice = self.oes(given.embedding, env_weight)
-        return torch.cat([voice, given.persona, given.style, self.emotion(given.emotion)], -1)
+    def condition(
+        self, given: Conditions, env_weight: float | Tensor = 0.0, *, use_oes: bool = True
+    ) -> Tensor:
+        """(b, c): the embedding cleaned by OES, persona, style, emotion.
 
-    def none(self, rows: int) -> Conditions:
-        """Conditions that say nothing, for so many rows."""
-        s, device = self.settings, self.emotion.weight.device
-        sizes = (s.speaker_dim, s.persona_dim, s.style_dim, len(EMOTIONS))
-        return Conditions(*(torch.zeros(rows, size, device=device) for size in sizes))
+        env_weight: one number or (b, 1), 0 to 1. use_oes=False leaves the place of the voice empty, as the paper's
+        released code does, which computes the cleaned embedding and never passes it on.
+        """
+        voice = self.oes(given.embedding, env_weight) if use_oes else torch.zeros_like(given.embedding)
+        traits, style = PERSONA_GAIN * given.persona, PERSONA_GAIN * given.style
+        return torch.cat([voice, traits, style, self.emotion(given.emotion)], -1)
 
     @contextmanager
     def modulating(
-        self, blocks: Sequence[nn.Module], condition: Tensor, active: Tensor | None = None
+        self,
+        transformer: nn.Module,
+        condition: Tensor,
+        active: Tensor | None = None,
+        *,
+        silent: bool = False,
     ) -> Iterator[None]:
-        """Let FiLM act on the outputs of these blocks (the last ones of the DiT) for the calls inside.
+        """Put the copies, with FiLM, in the place of the last blocks of this DiT for the calls inside.
 
         condition: (b, c); active: (b,) bool, LAAG's gate, None all on. A pass over 2 b rows (guidance: conditional
-        rows first) is modulated in its first half. Raises ValueError when there are not as many blocks as FiLM layers.
+        rows first) is modulated in its first half. silent: a pass without any condition, as training has some: the
+        copies act, FiLM does not.
         """
-        if len(blocks) != len(self.film):
-            raise ValueError(f"{len(self.film)} FiLM layers for {len(blocks)} blocks")
-        rows = condition.shape[0]
-
-        def hook_of(film: FiLM):
-            def hook(block: nn.Module, given: tuple, made: Tensor) -> Tensor:
-                first = film(made[:rows], condition, active)
-                return first if made.shape[0] == rows else torch.cat([first, made[rows:]])
-
-            return hook
-
-        hooks = [
-            block.register_forward_hook(hook_of(film)) for block, film in zip(blocks, self.film, strict=True)
-        ]
+        own = transformer.transformer_blocks
+        first = len(own) - len(self.blocks)
+        frozen = list(own[first:])
+        for k, block in enumerate(frozen):
+            film = None if silent else self.film[k]
+            own[first + k] = _Gated(block, self.blocks[k], film, condition, active)
         try:
             yield
         finally:
-            for hook in hooks:
-                hook.remove()
+            for k, block in enumerate(frozen):
+                own[first + k] = block
 
 
-def last_blocks(transformer: nn.Module, count: int) -> list[nn.Module]:
-    """The last `count` blocks of an official DiT."""
-    return list(transformer.transformer_blocks[-count:])
+class _Gated(nn.Module):
+    """One block of the DiT: the adapters' copy with FiLM for rows whose gate is on, the frozen block for the rest."""
 
+    def __init__(
+        self,
+        frozen: nn.Module,
+        tuned: nn.Module,
+        film: FiLM | None,
+        condition: Tensor,
+        active: Tensor | None,
+    ) -> None:
+        super().__init__()
+        self.frozen, self.tuned, self.film, self.condition = frozen, tuned, film, condition
+        on = torch.ones(len(condition), dtype=torch.bool) if active is None else active.cpu()
+        self.on = on.nonzero()[:, 0].to(condition.device)
 
-def trainable(adapters: Adapters, transformer: nn.Module) -> list[nn.Parameter]:
-    """Freeze the DiT but for its last blocks; returns what is trained, adapters first."""
-    transformer.requires_grad_(False)
-    tuned = nn.ModuleList(last_blocks(transformer, adapters.settings.blocks)).requires_grad_(True)
-    return [*adapters.parameters(), *tuned.parameters()]
-
-
-def state(adapters: Adapters, transformer: nn.Module) -> dict[str, Tensor]:
-    """Everything that adapter training changed: "adapters.*" and the tuned "blocks.K.*" by their place in the DiT."""
-    found = {f"adapters.{key}": value for key, value in adapters.state_dict().items()}
-    depth = len(transformer.transformer_blocks)
-    for k, block in enumerate(last_blocks(transformer, adapters.settings.blocks)):
-        place = depth - adapters.settings.blocks + k
-        found |= {f"blocks.{place}.{key}": value for key, value in block.state_dict().items()}
-    return found
-
-
-def load_state(adapters: Adapters, transformer: nn.Module, found: dict[str, Tensor]) -> None:
-    """Take back what `state` gave. Raises RuntimeError naming what does not fit."""
-    adapters.load_state_dict(
-        {k.removeprefix("adapters."): v for k, v in found.items() if k.startswith("adapters.")}
-    )
-    depth = len(transformer.transformer_blocks)
-    for k, block in enumerate(last_blocks(transformer, adapters.settings.blocks)):
-        prefix = f"blocks.{depth - adapters.settings.blocks + k}."
-        block.load_state_dict(
-            {key.removeprefix(prefix): v for key, v in found.items() if key.startswith(prefix)}
-        )
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor | None = None, rope: tuple | None = None) -> Tensor:
+        """As the official block: x (b, n, d) or (2 b, n, d), t (b, d) or (2 b, d), mask (b, n) or (2 b, n)."""
+        rows = len(self.condition)
+        if not len(self.on):
+            return self.frozen(x, t, mask=mask, rope=rope)
+        chosen = self.on if len(x) == rows else torch.cat([self.on, self.on + rows])
+        given = mask if mask is None else mask[chosen]
+        made = self.tuned(x[chosen], t[chosen], mask=given, rope=rope)
+        if self.film is not None:
+            first = len(self.on)
+            said = self.film(made[:first], self.condition[self.on])
+            made = torch.cat([said, made[first:]])
+        if len(chosen) == len(x):
+            return made
+        rest = self.frozen(x, t, mask=mask, rope=rope)
+        return rest.index_copy(0, chosen, made.to(rest.dtype))

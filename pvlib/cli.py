@@ -32,7 +32,7 @@ SHARES = {
     "vocoder": 0.14,
     "backbone": 0.55,
 }  # of the time of `train all`
-TRAINABLE = (*SHARES, *SV2TTS)
+TRAINABLE = (*SHARES, "adapters", *SV2TTS)
 OUTPUT_FORMATS = (".wav", ".flac", ".ogg")
 
 
@@ -200,8 +200,24 @@ JSON = argument("--json", action="store_true", help="print the result as JSON")
         metavar="NAME=VALUE",
         help="parameters of the paper's table",
     ),
+    argument(
+        "--emotion", metavar="NAME", help="neutral, happy, sad or angry (this and what follows: adapters)"
+    ),
+    argument("--emotion-strength", type=float, metavar="S", help="of the emotion, 0 to 1 (default: 1)"),
+    argument("--persona", type=Path, metavar="FILE", help="messages of the person who speaks, one per line"),
+    argument(
+        "--trait",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a trait of the speaker, -1 to 1, such as openness=0.5; goes before --persona",
+    ),
+    argument("--gate", metavar="MODE", help="FiLM: auto (from two chunks on, default), always, off"),
+    argument("--env-weight", type=float, metavar="W", help="0 the studio (default), 1 the clip's microphone"),
     JSON,
     examples="pvlib clone --reference data/samples/demo.wav --text 'The river keeps its secrets.' --out out.wav\n"
+    "pvlib clone --reference a.wav --text 'We won.' --out b.wav --emotion happy --emotion-strength 0.7 --gate always\n"
     "echo 'Hello there.' | pvlib clone --reference a.wav --text - --out b.flac --set steps=16 cfg_strength=2",
 )
 def clone(arguments: argparse.Namespace) -> None:
@@ -209,15 +225,16 @@ def clone(arguments: argparse.Namespace) -> None:
     only voices whose owners agreed."""
     _check_output(arguments.out, arguments.reference)
     text = _text(arguments)
-    settings = _settings(arguments.set)
+    settings = _settings(arguments.set) | _adapter_settings(arguments)
     profile = _profile(arguments.profile, settings)
 
     from pvlib import audio
     from pvlib.voice import PersonaVoice
 
     audio.load(arguments.reference)  # a bad recording is told before the models are read
+    conditions = _conditions(arguments)
     voice = PersonaVoice.load(profile.name, **settings)
-    speech = voice.clone(arguments.reference, text, arguments.seed, arguments.reference_text)
+    speech = voice.clone(arguments.reference, text, arguments.seed, arguments.reference_text, **conditions)
     audio.write(arguments.out, speech.wave)
     facts = {
         "out": str(arguments.out),
@@ -230,6 +247,49 @@ def clone(arguments: argparse.Namespace) -> None:
     }
     line = "{out}: {seconds:.2f} s of speech made in {synthesis_seconds:.1f} s ({profile}, seed {seed})"
     _show(facts, line.format(**facts), arguments.json)
+
+
+def _adapter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Parameters that the adapters' own options set; any of them asks for the adapters."""
+    found = {"film_gate": arguments.gate, "env_weight": arguments.env_weight}
+    found = {name: value for name, value in found.items() if value is not None}
+    asked = found or arguments.trait or arguments.persona is not None or arguments.emotion is not None
+    if arguments.emotion_strength is not None and arguments.emotion is None:
+        raise CommandError("--emotion-strength: of which emotion? give --emotion as well")
+    return found | {"use_adapters": True} if asked else found
+
+
+def _conditions(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Persona, style, emotion and strength of a clone, checked before the models are read."""
+    if not arguments.trait and arguments.persona is None and arguments.emotion is None:
+        return {}
+    from pvlib import persona
+    from pvlib.config import TRAITS
+
+    strength = 1.0 if arguments.emotion_strength is None else arguments.emotion_strength
+    persona.emotion_embedding(arguments.emotion, strength)
+    found: dict[str, Any] = {"emotion": arguments.emotion, "strength": strength}
+    told: dict[str, float] = {}
+    for pair in arguments.trait:
+        name, _, value = pair.partition("=")
+        try:
+            told[name] = float(value)
+        except ValueError as error:
+            raise CommandError(f"--trait {pair}: write NAME=VALUE, such as openness=0.5") from error
+    told = persona.check_recalls(told)
+    traits = dict.fromkeys(TRAITS, 0.0)
+    if arguments.persona is not None:
+        from pvlib import hub
+
+        try:
+            chat = arguments.persona.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandError(f"--persona {arguments.persona}: {_reason(error)}; give UTF-8 text") from error
+        read = persona.PersonaExtractor(hub.load_text_encoder())(chat)
+        traits, found["style"] = read.traits, read.text_style_emb
+    if told or arguments.persona is not None:
+        found["persona"] = traits | told
+    return found
 
 
 def _text(arguments: argparse.Namespace) -> str:
@@ -501,7 +561,8 @@ def speed(arguments: argparse.Namespace) -> None:
     "pvlib train all --minutes 600",
 )
 def train(arguments: argparse.Namespace) -> None:
-    """Train a model of the mini profile. Needs the mini world (`pvlib world build`). Stops after --minutes or --steps,
+    """Train a model of the mini profile. Needs the mini world (`pvlib world build`); the adapters need the trained
+    backbone and belong to that one, so they come last. Stops after --minutes or --steps,
     goes on from its last state when run again, and writes the weights with their card. `all` trains what judges first,
     then what speaks, and renews the enrolment embeddings; ten hours on two cores are little for it."""
     import importlib
@@ -698,9 +759,10 @@ def _weights(profile: Profile) -> dict[str, dict[str, str]]:
     from pvlib import hub
 
     found = {}
-    for name in (*hub.NAMES, *(hub.SV2TTS_NAMES if profile.embedded else ())):
+    added = (hub.ADAPTERS, *(hub.SV2TTS_NAMES if profile.embedded else ()))  # whose absence is no fault
+    for name in (*hub.NAMES, *added):
         try:
-            if name in hub.SV2TTS_NAMES and not hub.weights_path(name, profile).is_file():
+            if name in added and not hub.weights_path(name, profile).is_file():
                 found[name] = {"state": "not trained", "detail": f"`pvlib train {name}` makes it"}
                 continue
             if not getattr(profile.sources, name, ""):

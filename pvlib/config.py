@@ -27,6 +27,9 @@ class Inference:
     steps: int = 32  # ODE integration steps (NFE)
     sway_coef: float = -1.0  # sway sampling, F5-TTS default
     cfg_strength: float = 2.5  # classifier-free guidance
+    use_adapters: bool = False  # OES and FiLM; needs the weights of `pvlib train adapters`
+    use_oes: bool = True  # of the adapters: whether FiLM is told of the voice
+    film_gate: str = "auto"  # of the adapters: auto (from two chunks on), always, off
     env_weight: float = 0.0  # OES: 0 studio, 1 the original microphone
     oes_env_scale_init: float = 0.1
     use_ceag: bool = False

@@ -27,6 +27,7 @@ from pvlib import paths
 from pvlib.config import Profile
 
 if TYPE_CHECKING:
+    from pvlib.adapters import Adapters
     from pvlib.backbone import Backbone
     from pvlib.recognizer import CTCRecognizer, WhisperRecognizer
     from pvlib.speaker import SpeakerEncoder
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=nn.Module)
 
 NAMES = ("backbone", "vocoder", "speaker_encoder", "recognizer")
+ADAPTERS = "adapters"  # trained here only, on one backbone
 SV2TTS_NAMES = ("sv2tts-encoder", "sv2tts-synthesizer", "sv2tts-vocoder")  # trained here only
 
 BACKBONE_WEIGHTS = "F5TTS_v1_Base/model_1250000.safetensors"
@@ -78,7 +80,7 @@ class WeightsError(RuntimeError):
 
 def weights_path(name: str, profile: Profile) -> Path:
     """Where the embedded weights of one model lie. Raises WeightsError on an unknown model name."""
-    if name not in (known := (*NAMES, *SV2TTS_NAMES)):
+    if name not in (known := (*NAMES, ADAPTERS, *SV2TTS_NAMES)):
         raise WeightsError(f"no model {name!r}: choose one of {', '.join(known)}")
     return paths.CHECKPOINTS / profile.name / f"{name}.safetensors"
 
@@ -175,7 +177,7 @@ def read_weights(name: str, profile: Profile) -> dict[str, Tensor]:
 
 def fingerprint(name: str, profile: Profile) -> str:
     """What names the weights exactly: the SHA-256 of embedded ones, `repository@commit` of official ones."""
-    repository = getattr(profile.sources, name)
+    repository = getattr(profile.sources, name, "")
     if not repository:
         return read_card(name, profile)["sha256"]
     file = {
@@ -220,6 +222,27 @@ def load_backbone(profile: Profile, device: str | torch.device = "cpu") -> Backb
         _ready(model.cfm, official_backbone_state(_read_safetensors(path)), str(path), device)
     model.precision = precision(device)
     return model.to(device).eval()
+
+
+def load_adapters(profile: Profile, backbone: Backbone) -> Adapters:
+    """The adapters of this backbone, with their weights, where the backbone is.
+
+    Raises WeightsError when they are missing, damaged, or trained on other weights of the backbone.
+    """
+    from pvlib.adapters import Adapters
+
+    state = read_weights(ADAPTERS, profile)
+    trained_on, own = read_card(ADAPTERS, profile).get("backbone_sha256"), fingerprint("backbone", profile)
+    path = weights_path(ADAPTERS, profile)
+    if trained_on != own:
+        raise WeightsError(
+            f"{path} was trained on another backbone (SHA-256 {str(trained_on)[:12]}, this one is {own[:12]}); "
+            f"{remedy(ADAPTERS, path)}"
+        )
+    own_state = {key: value for key, value in state.items() if not key.startswith("probes.")}
+    return _ready(
+        Adapters(profile.adapters, backbone.transformer), own_state, str(path), backbone.device
+    ).requires_grad_(False)
 
 
 def load_vocoder(profile: Profile, device: str | torch.device = "cpu") -> Vocoder:

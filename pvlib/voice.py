@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,13 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pvlib import audio, ceag, frontend, hub, laag, recognizer, retired
+from pvlib import audio, ceag, frontend, hub, laag, persona, recognizer, retired
+from pvlib.adapters import Conditions
 from pvlib.audio import HOP_LENGTH, SAMPLE_RATE, AudioError, AudioWarning
 from pvlib.backbone import Item
 from pvlib.config import ConfigError, Inference, Profile, get_profile
 from pvlib.text import MAX_TEXT_CHARS, TextError, TextWarning, normalise
 
 if TYPE_CHECKING:
+    from pvlib.adapters import Adapters
     from pvlib.backbone import Backbone
     from pvlib.recognizer import CTCRecognizer, WhisperRecognizer
     from pvlib.speaker import SpeakerEncoder
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_TEXT_CHARS",
+    "AdapterWarning",
     "Job",
     "PersonaVoice",
     "Reference",
@@ -49,9 +53,14 @@ MAX_GUIDED_FRAMES = 4_000  # the same where entropy guidance keeps what it needs
 SEEDS_PER_JOB = 1000  # chunk k of a job draws its noise from seed * 1000 + k
 # sample i of a job has the job's seed + i times this, whatever 32 bits the generator takes of it
 SEEDS_APART = 1_000_003
+TRAIN_ADAPTERS = "their weights come from `pvlib train adapters`"
 MIN_FRAMES = 2  # generated at least: the vocoder needs two
 
 Progress = Callable[[int], None]  # called with the number of jobs just finished
+
+
+class AdapterWarning(UserWarning):
+    """A wish that FiLM's gate keeps from being heard."""
 
 
 class SynthesisError(RuntimeError):
@@ -76,11 +85,24 @@ class Reference:
 
 @dataclass(frozen=True)
 class Job:
-    """One utterance to make."""
+    """One utterance to make.
+
+    The rest needs adapters. persona: the five traits, each -1..1; style: (64,), `PersonaProfile.text_style_emb`;
+    emotion: one of `config.EMOTIONS`, at a strength in 0..1. None says nothing.
+    """
 
     reference: Reference
     text: str
     seed: int = 0
+    persona: Mapping[str, float] | None = None
+    style: Tensor | None = None
+    emotion: str | None = None
+    strength: float = 1.0
+
+    @property
+    def asks(self) -> list[str]:
+        """What of this job only adapters can do."""
+        return [name for name in ("persona", "style", "emotion") if getattr(self, name) is not None]
 
 
 @dataclass(frozen=True)
@@ -119,7 +141,7 @@ class PersonaVoice:
         recognizer: CTCRecognizer | WhisperRecognizer,
         speaker_encoder: SpeakerEncoder,
         *,
-        gate: str = "auto",
+        adapters: Adapters | None = None,
     ) -> None:
         """Raises ConfigError when a parameter asks for what this pipeline does not do."""
         _check_supported(profile.inference)
@@ -128,22 +150,20 @@ class PersonaVoice:
                 f"letter_durations=True: a backbone with {profile.backbone.text_conditioning} text does not know how "
                 "long its letters last; set letter_durations=False"
             )
-        if gate not in laag.GATE_MODES:
-            raise ConfigError(f"no FiLM gate {gate!r}: choose one of {', '.join(laag.GATE_MODES)}")
+        if profile.inference.use_adapters and adapters is None:
+            raise ConfigError("use_adapters=True: no adapters were handed in; " + TRAIN_ADAPTERS)
         self.profile = profile
         self.backbone = backbone
         self.vocoder = vocoder
         self.recognizer = recognizer
         self.speaker_encoder = speaker_encoder
-        self.gate = gate
+        self.adapters = adapters if profile.inference.use_adapters else None
 
     @classmethod
     def load(
         cls,
         profile_name: str = "mini",
         device: str | torch.device | None = None,
-        *,
-        gate: str = "auto",
         **inference_overrides: object,
     ) -> PersonaVoice:
         """Models of a profile with their weights, on the GPU where there is one.
@@ -155,13 +175,15 @@ class PersonaVoice:
         profile = get_profile(profile_name, **_with_laag_base(inference_overrides))
         _check_supported(profile.inference)
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        backbone = hub.load_backbone(profile, device)
+        adapters = hub.load_adapters(profile, backbone) if profile.inference.use_adapters else None
         return cls(
             profile,
-            hub.load_backbone(profile, device),
+            backbone,
             hub.load_vocoder(profile, device),
             hub.load_recognizer(profile, device),
             hub.load_speaker_encoder(profile, device),
-            gate=gate,
+            adapters=adapters,
         )
 
     @property
@@ -240,7 +262,7 @@ class PersonaVoice:
             job.reference.text,
             prepare_text(job.text, self.backbone),
             self.inference,
-            gate_mode=self.gate,
+            gate_mode=self.inference.film_gate,
             generated_frames=generated_frames,
             seconds_of=self.backbone.seconds_of if self.inference.letter_durations else None,
         )
@@ -260,8 +282,10 @@ class PersonaVoice:
         instead of the official length formula (an oracle). errors="return": a job whose text cannot be spoken or
         whose sound is not finite yields its TextError or SynthesisError in place of a Speech, the others go on.
         With `best_of_n` so many samples are made of each job and one is kept (`_best`).
-        Raises ConfigError with `oracle_duration` where a duration is missing.
+        Raises ConfigError with `oracle_duration` where a duration is missing, and on a job that asks for what only
+        adapters do where there are none; PersonaError on a job's traits, emotion or strength.
         """
+        self._check_conditions(jobs)
         durations = [None] * len(jobs) if duration_frames is None else list(duration_frames)
         if len(durations) != len(jobs):
             raise ValueError(f"{len(durations)} durations for {len(jobs)} jobs; give one each")
@@ -331,6 +355,14 @@ class PersonaVoice:
                 plans[j] = self.plan(job, durations[j])
             except TextError as error:
                 _keep(made, j, error, errors)
+                continue
+            if job.asks and not plans[j][0].film:
+                warnings.warn(
+                    f"{job.text[:40]!r}: FiLM's gate is off for it, so {', '.join(job.asks)} cannot be heard; "
+                    "film_gate=always (--gate always) opens it",
+                    AdapterWarning,
+                    stacklevel=3,
+                )
         if progress and made:
             progress(len(made))
         mels: dict[tuple[int, int], Tensor] = {}
@@ -360,11 +392,63 @@ class PersonaVoice:
         return [made[j] for j in range(len(jobs))]
 
     def clone(
-        self, source: str | Path | np.ndarray, text: str, seed: int = 0, text_of_reference: str | None = None
+        self,
+        source: str | Path | np.ndarray,
+        text: str,
+        seed: int = 0,
+        text_of_reference: str | None = None,
+        **conditions: object,
     ) -> Speech:
-        """Say one text in the voice of one recording. Raises AudioError, TextError (see `reference`)."""
+        """Say one text in the voice of one recording. conditions: persona, style, emotion, strength (see `Job`).
+
+        Raises AudioError, TextError (see `reference`), ConfigError and PersonaError (see `synthesise`).
+        """
         prepare_text(text, self.backbone)  # a bad text is told before the recording is worked on
-        return self.synthesise([Job(self.reference(source, text=text_of_reference), text, seed)])[0]
+        return self.synthesise(
+            [Job(self.reference(source, text=text_of_reference), text, seed, **conditions)]
+        )[0]
+
+    # Adapters
+
+    def _check_conditions(self, jobs: Sequence[Job]) -> None:
+        """Raises ConfigError on a wish without adapters, PersonaError on one that does not exist."""
+        if self.adapters is None:
+            for job in jobs:
+                if job.asks:
+                    raise ConfigError(
+                        f"{job.text[:40]!r} asks for {', '.join(job.asks)}, which needs use_adapters=True; "
+                        + TRAIN_ADAPTERS
+                    )
+        elif jobs:
+            self._conditions(jobs)
+
+    def _conditions(self, jobs: Sequence[Job]) -> Conditions:
+        """What each job's row is conditioned on. Raises PersonaError."""
+        sizes = self.profile.adapters
+        settings = replace(self.profile.persona, keep_strength=True)
+        nobody, plain = torch.zeros(sizes.persona_dim), torch.zeros(sizes.style_dim)
+        rows = [
+            (
+                job.reference.embedding.float(),
+                nobody if job.persona is None else persona.persona_embedding(job.persona, settings),
+                plain if job.style is None else job.style.float(),
+                persona.emotion_embedding(job.emotion, job.strength),
+            )
+            for job in jobs
+        ]
+        return Conditions(*(torch.stack(column).to(self.device) for column in zip(*rows, strict=True)))
+
+    def _adapted(self, jobs: Sequence[Job], chunks: Sequence[laag.Chunk]) -> AbstractContextManager[None]:
+        """The adapters at work on these rows, each by its own gate; nothing where none is on."""
+        active = torch.tensor([chunk.film for chunk in chunks])
+        if self.adapters is None or not active.any():
+            return nullcontext()
+        inference = self.inference
+        with torch.no_grad():  # not inference mode: entropy guidance differentiates through it
+            condition = self.adapters.condition(
+                self._conditions(jobs), inference.env_weight, use_oes=inference.use_oes
+            )
+        return self.adapters.modulating(self.backbone.transformer, condition, active)
 
     def _sample(
         self, jobs: Sequence[Job], plans: dict[int, list[laag.Chunk]], batch: list[tuple[int, int]]
@@ -384,15 +468,16 @@ class PersonaVoice:
                     ceag_lambda=chunk.ceag_lambda * inference.ceag_scale,
                 )
             )
-        sampled = self.backbone.sample(
-            items,
-            steps=inference.steps,
-            sway_coef=inference.sway_coef,
-            integrator=retired.Integrator(
-                inference.am_ode_momentum, inference.td_cfg_decay, inference.sbm_noise
-            ),
-            guidance=entropy_guidance(inference),
-        )
+        with self._adapted([jobs[j] for j, _ in batch], [plans[j][k] for j, k in batch]):
+            sampled = self.backbone.sample(
+                items,
+                steps=inference.steps,
+                sway_coef=inference.sway_coef,
+                integrator=retired.Integrator(
+                    inference.am_ode_momentum, inference.td_cfg_decay, inference.sbm_noise
+                ),
+                guidance=entropy_guidance(inference),
+            )
         return [mel[len(item.mel) :].float() for mel, item in zip(sampled, items, strict=True)]
 
     def _finish(self, job: Job, chunks: list[laag.Chunk], mels: list[Tensor], seconds: float) -> Speech:
@@ -481,9 +566,24 @@ def _check_supported(inference: Inference) -> None:
         raise ConfigError(
             "laag_chunking=False has no effect without LAAG; leave it out, or set use_laag=True"
         )
-    if inference.env_weight != 0:
+    if inference.film_gate not in laag.GATE_MODES:
+        raise ConfigError(f"no film_gate {inference.film_gate!r}: choose one of {', '.join(laag.GATE_MODES)}")
+    if not inference.use_adapters:
+        usual = Inference()
+        for name in ("env_weight", "use_oes", "film_gate"):
+            if getattr(inference, name) != getattr(usual, name):
+                raise ConfigError(
+                    f"{name}={getattr(inference, name)!r} has no effect without the adapters; set use_adapters=True "
+                    f"({TRAIN_ADAPTERS}), or leave it out"
+                )
+    if inference.use_adapters and not inference.use_laag and inference.film_gate != "off":
         raise ConfigError(
-            f"env_weight={inference.env_weight}: the backbone takes no environment; set env_weight=0"
+            "use_adapters=True: LAAG holds FiLM's gate, and without it the gate is off; set use_laag=True, or "
+            "film_gate=off"
+        )
+    if not inference.use_oes and inference.env_weight:
+        raise ConfigError(
+            f"env_weight={inference.env_weight} has no effect with use_oes=False; leave one out"
         )
     if inference.use_laag and inference.cfg_strength not in (usual.cfg_strength, inference.laag_cfg_base):
         raise ConfigError(

@@ -111,6 +111,23 @@ def test_every_variant_changes_one_thing_of_the_pipeline():
         assert base == ablations.SYSTEM and 1 <= len(parameters) <= 2
 
 
+def test_variants_of_the_adapters_stand_against_the_pipeline_with_them(rows, monkeypatch, tmp_path):
+    monkeypatch.setattr(ablations.hub.paths, "CHECKPOINTS", tmp_path)
+    assert ablations.adapter_variants("mini") == {} and ablations.adapters(rows).empty
+    weights = tmp_path / "mini" / "adapters.safetensors"
+    weights.parent.mkdir()
+    weights.touch()
+    names = {short: name for name, short in ablations.adapter_variants("mini").items()}
+    assert set(names) == {ablations.WITH_ADAPTERS, *ablations.ADAPTERS}
+    for name in names.values():
+        assert systems.parse(name)[1]["use_adapters"] is True
+    own = rows[rows["system"] == ablations.SYSTEM]
+    worse = own.assign(system=names["without OES"], wer_capped=own["wer_capped"] + 0.5)
+    found = ablations.adapters(pd.concat([rows, own.assign(system=names[ablations.WITH_ADAPTERS]), worse]))
+    assert set(found["variant"]) == {"without OES"}
+    assert found.set_index("metric").loc["wer_capped", "difference"] == pytest.approx(0.5)
+
+
 def test_a_share_is_ablated_unless_the_study_is_complete():
     assert [ablations.size(MINI, n) for n in (4, 20, 40, 120, 200)] == [4, 8, 10, 30, 200]
     assert ablations.size(replace(MINI, samples=40), 40) == 40
@@ -125,7 +142,8 @@ def test_rows_are_asked_for_by_name(monkeypatch):
 
     monkeypatch.setattr(ablations, "evaluate", evaluate)
     ablations.rows("mini", 40, seed=1)
-    assert asked["names"] == ["personavoice", *ablations.variants()] and (
+    others = [*ablations.variants(), *ablations.adapter_variants("mini")]
+    assert asked["names"] == ["personavoice", *others] and (
         asked["samples"],
         asked["seed"],
     ) == (10, 1)

@@ -115,6 +115,13 @@ def test_version_names_the_distribution(capsys):
         (["--set", "short_text_cfg=much"], "--set short_text_cfg=much"),
         (["--set", "best_of_n=0"], "best_of_n = 0 is outside 1 to 64"),
         (["--set", "tempo=2"], "no parameter tempo"),
+        (["--emotion", "bored"], "no emotion 'bored': choose one of neutral, happy, sad, angry"),
+        (["--emotion-strength", "0.5"], "give --emotion as well"),
+        (["--trait", "openness"], "--trait openness: write NAME=VALUE"),
+        (["--trait", "openness=2"], "the recall of openness is 2.0, outside -1 to 1"),
+        (["--trait", "kindness=1"], "no trait 'kindness'"),
+        (["--persona", "{folder}/absent.txt"], "absent.txt: No such file"),
+        (["--env-weight", "2"], "env_weight = 2.0 is outside 0 to 1"),
         (["--profile", "maxi"], "no profile 'maxi': choose one of mini, paper"),
         (["--reference", "{folder}/absent.wav"], "absent.wav"),
         (["--reference", "{folder}/file"], "file"),
@@ -142,6 +149,18 @@ def test_the_output_is_checked_before_the_reference(tmp_path, capsys, no_models)
         capsys, "clone", "--reference", "absent.wav", "--text", "x", "--out", str(tmp_path / "file" / "b.wav")
     )
     assert "--out" in line
+
+
+@pytest.mark.parametrize("wish", [["--emotion", "sad"], ["--trait", "openness=1"], ["--gate", "always"]])
+def test_what_only_adapters_do_says_how_to_train_them(wish, recording, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path)
+    from pvlib import hub
+
+    monkeypatch.setattr(hub, "load_backbone", lambda profile, device: None)
+    line = error(
+        capsys, "clone", "--reference", str(recording), "--text", "a", "--out", str(tmp_path / "b.wav"), *wish
+    )
+    assert "adapters.safetensors is missing" in line and "pvlib train adapters" in line
 
 
 def test_clone_needs_one_text(capsys):

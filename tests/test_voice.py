@@ -12,10 +12,12 @@ import torch
 from babble import babble
 
 from pvlib import audio, backbone, hub, laag, paths, text, vocoder
+from pvlib.adapters import Adapters
 from pvlib.audio import SAMPLE_RATE, AudioError, AudioWarning
-from pvlib.config import MINI, ConfigError, Inference
+from pvlib.config import MINI, TRAITS, ConfigError, Inference
+from pvlib.persona import PersonaError
 from pvlib.text import TextError, TextWarning
-from pvlib.voice import MAX_BATCH, Job, PersonaVoice, SynthesisError, prepare_text
+from pvlib.voice import MAX_BATCH, AdapterWarning, Job, PersonaVoice, SynthesisError, prepare_text
 
 TINY = replace(
     MINI,
@@ -243,6 +245,9 @@ def test_a_bad_text_is_told_before_the_recording_is_read(voice, tmp_path):
         {"ceag_lambda_max": 0.3},
         {"grpo": True},
         {"env_weight": 0.5},
+        {"use_oes": False},
+        {"film_gate": "always"},
+        {"use_adapters": True},
         {"cfg_strength": 1.0},
     ],
 )
@@ -283,7 +288,71 @@ def test_load_gives_cfg_strength_to_laag(models, monkeypatch):
     with pytest.raises(ConfigError, match="nfe"):
         PersonaVoice.load("mini", "cpu", nfe=5)
     with pytest.raises(ConfigError, match="'sometimes'"):
-        PersonaVoice.load("mini", "cpu", gate="sometimes")
+        PersonaVoice.load("mini", "cpu", film_gate="sometimes")
+
+
+# Adapters
+
+
+def adapted(models, awake: bool = True, **changes) -> PersonaVoice:
+    """The pipeline with adapters, untrained or as if trained."""
+    torch.manual_seed(1)
+    module = Adapters(TINY.adapters, models[0].transformer).requires_grad_(False)
+    for film in module.film if awake else ():
+        torch.nn.init.normal_(film.gamma_net[-1].weight, std=0.5)
+    profile = replace(TINY, inference=replace(TINY.inference, use_adapters=True, **changes))
+    return PersonaVoice(profile, *models, Recogniser(), Encoder(), adapters=module)
+
+
+def test_untrained_adapters_and_closed_gates_change_no_sample(voice, models, reference):
+    jobs = [Job(reference, "good day", 3), Job(reference, LONG, 4)]
+    plain = voice.synthesise(jobs)
+    untrained = adapted(models, awake=False, film_gate="always").synthesise(jobs)
+    closed = adapted(models, film_gate="off").synthesise(jobs)
+    for one, *others in zip(plain, untrained, closed, strict=True):
+        for other in others:
+            np.testing.assert_array_equal(one.wave, other.wave)
+
+
+def test_the_gate_opens_for_several_chunks_only(voice, models, reference):
+    jobs = [Job(reference, "good day", 3), Job(reference, LONG, 4)]
+    plain, gated = voice.synthesise(jobs), adapted(models).synthesise(jobs)
+    assert len(plain[1].chunks) > 1
+    torch.testing.assert_close(plain[0].mel, gated[0].mel, atol=1e-5, rtol=1e-5)
+    assert (plain[1].mel - gated[1].mel).abs().max() > 1e-3
+
+
+def test_wishes_are_heard_through_an_open_gate_only(models, reference):
+    job = Job(reference, "good day", 3)
+    traits = dict.fromkeys(TRAITS, 1.0)
+    wishes = (
+        replace(job, emotion="sad"),
+        replace(job, emotion="sad", strength=0.5),
+        replace(job, persona=traits),
+    )
+    mels = [speech.mel for speech in adapted(models, film_gate="always").synthesise([job, *wishes])]
+    for k, mel in enumerate(mels):
+        assert all((mel - other).abs().max() > 1e-4 for other in mels[:k])
+    with pytest.warns(AdapterWarning, match="film_gate=always"):
+        adapted(models).synthesise([wishes[0]])
+
+
+def test_wishes_without_adapters_are_refused(voice, models, reference):
+    for wish in ({"emotion": "sad"}, {"persona": {"openness": 1.0}}, {"style": torch.zeros(64)}):
+        with pytest.raises(ConfigError, match=f"{next(iter(wish))}.*pvlib train adapters"):
+            voice.synthesise([Job(reference, "good day", **wish)])
+    for wish in ({"emotion": "bored"}, {"emotion": "sad", "strength": 2}, {"persona": {"openness": 1.0}}):
+        with pytest.raises(PersonaError):
+            adapted(models).synthesise([Job(reference, "good day", **wish)])
+
+
+def test_env_weight_is_heard(models, reference):
+    job = Job(reference, "good day", 3)
+    dry, wet = (
+        adapted(models, film_gate="always", env_weight=weight).synthesise([job])[0].wave
+        for weight in (0.0, 1.0)
+    )
+    assert (dry - wet).abs().max() > 1e-6
 
 
 def test_load_without_weights(tmp_path, monkeypatch):

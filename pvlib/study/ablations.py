@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from pvlib import hub
 from pvlib.config import Profile, get_profile
 from pvlib.metrics.judges import Panel
 from pvlib.study import ledger, reported, statistics
@@ -40,6 +41,8 @@ RETIRED = {  # the paper's name of a module -> variants here; none yet where it 
     "Best-of-N": ("best of 3", "best of 3 with boost"),
 }
 ORACLES = ("true transcript", "true duration")  # nobody who only has a clip and a text can have these
+WITH_ADAPTERS = "with adapters"
+ADAPTERS = ("without OES", "env_weight 1", "without FiLM", "without FiLM gate")  # against `WITH_ADAPTERS`
 METRICS = ("secs_ecapa_clip", "wer_capped")
 CRITERION = 0.1  # |d| that the paper asks of a module
 
@@ -66,6 +69,15 @@ def system_of() -> dict[str, str]:
     return {short: system for system, short in variants().items()}
 
 
+def adapter_variants(profile: Profile | str) -> dict[str, str]:
+    """As `variants`, of the pipeline with adapters, itself first; none where this profile's are not trained."""
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    if not hub.weights_path(hub.ADAPTERS, profile).exists():
+        return {}
+    names = ledger.short_names()
+    return {names[short]: short for short in (WITH_ADAPTERS, *ADAPTERS)}
+
+
 def rows(
     profile: Profile | str,
     samples: int,
@@ -84,7 +96,7 @@ def rows(
     profile = get_profile(profile) if isinstance(profile, str) else profile
     count = utterances or size(profile, samples)
     options = {"seed": seed, "manifest": manifest, "judges": judges, "progress": progress}
-    return evaluate(profile, [SYSTEM, *variants()], count, **options)
+    return evaluate(profile, [SYSTEM, *variants(), *adapter_variants(profile)], count, **options)
 
 
 def table(
@@ -114,6 +126,13 @@ def table(
     columns += ["d", "d_low", "d_high", "test", "p", "p_wilcoxon"]
     found = pd.DataFrame(lines, columns=columns)
     return found.assign(p_holm=statistics.holm(found["p"]))
+
+
+def adapters(rows: pd.DataFrame) -> pd.DataFrame:
+    """`table` of the adapters' variants against the pipeline with adapters; empty where none is in these rows."""
+    measured, names = set(rows["system"]), ledger.short_names()
+    known = [short for short in ADAPTERS if names[short] in measured]
+    return table(rows, known, names={**names, SYSTEM: names[WITH_ADAPTERS]})
 
 
 def _line(variant: pd.DataFrame, own: pd.DataFrame, metric: str) -> dict[str, object]:

@@ -68,6 +68,7 @@ class Needs:
 NOTEBOOKS = {
     "00_start_here": Needs(demo=True),
     "01_the_one_second_reference": Needs(),
+    "02_oes_and_film": Needs(),
     "03_laag": Needs(),
     "04_ceag_and_attention": Needs(),
     "05_persona_and_emotion": Needs(),

@@ -25,6 +25,7 @@ MODULE_OF_WEIGHTS = {
     "vocoder": "pvlib.vocoder",
     "speaker_encoder": "pvlib.speaker",
     "recognizer": "pvlib.recognizer",
+    "adapters": "pvlib.adapters",
 }
 PACKAGES = (
     "torch",

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from pvlib import hub
 from pvlib.audio import HOP_LENGTH, AudioError, load
 from pvlib.config import Inference, Profile, get_profile
 from pvlib.systems.base import Progress, Request, Result, failure, recording, result, true_transcript
@@ -31,11 +32,12 @@ class PersonaVoiceSystem:
         self._voice: PersonaVoice | None = None
 
     def fingerprint(self) -> dict[str, Any]:
+        weights = ["backbone", "vocoder", "recognizer", "speaker_encoder"]
         return fingerprint(
             self.profile,
             modules=[__name__],
             inference=[field.name for field in fields(Inference)],
-            weights=["backbone", "vocoder", "recognizer", "speaker_encoder"],
+            weights=[*weights, hub.ADAPTERS] if self.profile.inference.use_adapters else weights,
             device=self.device,
         )
 

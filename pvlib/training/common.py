@@ -205,8 +205,19 @@ class Run:
         if not self.commands or not self.commands[-1].endswith(command):
             self.commands.append(f"from step {self.step}: {command}" if self.step else command)
 
-    def export(self, profile: Any, state_dict: dict[str, Tensor], *, data: str, quality: dict) -> Path:
-        """Write the weights, their card and the logs to data/checkpoints/<profile>. The card counts the corpus used."""
+    def export(
+        self,
+        profile: Any,
+        state_dict: dict[str, Tensor],
+        *,
+        data: str,
+        quality: dict,
+        more: dict | None = None,
+    ) -> Path:
+        """Write the weights, their card and the logs to data/checkpoints/<profile>. The card counts the corpus used.
+
+        more: what else the card tells.
+        """
         corpus = world.open_split("train")
         path = hub.save_weights(
             self.name,
@@ -222,6 +233,7 @@ class Run:
                 "seconds": round(self.seconds),
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
                 "quality": quality,
+                **(more or {}),
             },
         )
         for log in (self.folder / "log.csv", self.folder / "dev.csv"):

@@ -1,0 +1,149 @@
+"""What notebook 02 measures: estimates against known sound, sizes against the paper, sentences on made-up rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pvlib import config
+from pvlib.audio import SAMPLE_RATE
+from pvlib.study import conditioning, prosody
+from pvlib.world import voices
+
+
+def tone(f0: np.ndarray, level: float = 0.1) -> np.ndarray:
+    """Ten harmonics over a pitch contour in Hz, one value per sample."""
+    phase = 2 * np.pi * np.cumsum(f0) / SAMPLE_RATE
+    return (level * sum(np.sin(k * phase) / k for k in range(1, 11))).astype(np.float32)
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, int(seconds * SAMPLE_RATE)).astype(np.float32)
+
+
+@pytest.mark.parametrize("f0", [90.0, 210.0])
+def test_pitch_and_range_of_a_known_contour(f0):
+    half = SAMPLE_RATE // 2
+    wave = tone(np.concatenate([np.full(half, f0), np.full(half, f0 * 2 ** (4 / 12))]))
+    found = prosody.speaking(np.concatenate([wave, noise(0.5) * 0.01]), "abcde fghij")
+    assert f0 * 0.99 < found["f0"] < f0 * 1.27
+    assert found["f0_range"] == pytest.approx(4, abs=0.3)
+    assert found["rate"] == pytest.approx(10, rel=0.1)  # the faint noise behind it is no speech
+    louder = prosody.speaking(2 * wave, "abcde fghij")
+    assert louder["energy"] - prosody.speaking(wave, "abcde fghij")["energy"] == pytest.approx(6.02, abs=0.05)
+
+
+def test_noise_has_no_pitch():
+    assert len(prosody.pitch(noise(1.0))) < 5
+
+
+@pytest.mark.parametrize("t60", [0.3, 0.9])
+def test_decay_time_and_noise_of_a_known_room(t60):
+    time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    burst = np.concatenate([noise(0.3), noise(1.0, 1) * 10 ** (-3 * time / t60)])
+    levels = prosody._levels(burst.astype(np.float32))
+    smooth = np.convolve(levels, np.ones(5) / 5, mode="valid")  # one realisation of noise goes up and down
+    assert prosody._decay_time(smooth) == pytest.approx(t60, rel=0.3)
+    assert np.isnan(prosody._decay_time(np.zeros(50)))
+
+
+def test_the_world_moves_prosody_as_the_study_says():
+    measures = {"f0": "pitch", "f0_range": "range", "rate": "rate"}
+    cases = [
+        (voices.EMOTION_PROSODY, conditioning.EMOTION_SIGNS),
+        (voices.TRAIT_PROSODY, conditioning.TRAIT_SIGNS),
+    ]
+    for truth, signs in cases:
+        assert set(signs) == set(truth) - {"neutral"}
+        for name, own in signs.items():
+            true = {m: np.sign(np.log(getattr(truth[name], field))) for m, field in measures.items()}
+            true["energy"] = np.sign(truth[name].gain_db)
+            assert own == {m: sign for m, sign in true.items() if sign}, name
+
+
+def test_parameters_of_the_full_size_beside_the_paper():
+    table = conditioning.parameters()
+    number = {
+        name: int(table["paper"][name].replace(",", "")) for name in table.index if name != "trainable share"
+    }
+    assert number["copies of the last blocks"] == 2 * 14_693_376  # counted off the official checkpoint
+    assert number["backbone"] == 337_096_804
+    assert (
+        number["in all"] - number["backbone"]
+        == number["OES"] + number["embedding of the emotion"] + number["FiLM"]
+    )
+    assert number["OES"] == 192 * 32 + 1 and number["embedding of the emotion"] == 4 * 64
+    assert "31.9 M" in table["the paper"]["trainable"]
+
+
+def test_random_bases_take_their_share_of_random_vectors():
+    torch.manual_seed(0)
+    rows = pd.DataFrame(
+        {"speaker": [f"s{k % 10}" for k in range(60)], "room": [f"r{k % 7}" for k in range(60)]}
+    )
+    table = conditioning.untrained(torch.randn(60, 192), rows, bases=4).set_index("env_scale")
+    expected = table["cosine expected of random vectors"]
+    assert table["cosine"].to_numpy() == pytest.approx(expected.to_numpy(), abs=0.01)
+    assert expected[1.0] == pytest.approx(np.sqrt(1 - 32 / 192))
+    assert table.loc[0.1, "speaker EER"] == pytest.approx(0.5, abs=0.15)
+
+
+def test_a_voice_without_its_room_is_told_apart_by_voice():
+    voice, room = torch.eye(192)[:10].repeat(6, 1), 3 * torch.eye(192)[20:26].repeat_interleave(10, 0)
+    rows = pd.DataFrame(
+        {"speaker": [f"s{k % 10}" for k in range(60)], "room": [f"r{k // 10}" for k in range(60)]}
+    )
+    assert conditioning.speaker_eer(voice, rows) == 0
+    assert conditioning.speaker_eer(voice[:, torch.randperm(192)] + 0 * room, rows) == 0
+    assert np.isnan(conditioning.speaker_eer(voice, rows.assign(room="r")))
+
+
+def spoken(effect: float) -> pd.DataFrame:
+    """Twenty speakers; happy moves F0 and energy as trained, the rest is chance."""
+    rng, lines = np.random.default_rng(0), []
+    for k in range(20):
+        own = {"f0": 120 + 5 * k, "f0_range": 5.0, "rate": 10.0, "energy": -30.0}
+        for name in conditioning.wishes():
+            push = effect * {"happy 0.5": 0.5, "happy 1": 1.0}.get(name, 0.0)
+            moved = own | {"f0": own["f0"] + 20 * push, "energy": own["energy"] + 2 * push}
+            lines.append(
+                {"utterance": f"u{k}", "speaker": f"s{k}", "wish": name}
+                | {m: v + rng.normal(0, 0.1) for m, v in moved.items()}
+            )
+    return pd.DataFrame(lines)
+
+
+def test_a_true_effect_is_found_and_none_is_not():
+    rows = spoken(1.0)
+    table = conditioning.moved(rows)
+    assert len(table) == (3 + 5) * 4
+    sure = table[table["as_trained"] & (table["p_holm"] < 0.01)]
+    assert set(zip(sure["wish"], sure["measure"], strict=True)) == {("happy 1", "f0"), ("happy 1", "energy")}
+    text = conditioning.moved_text(table, rows)
+    assert (
+        "happy: 2 of 4" in text
+        and "(target: at least 2, met); with strength 0, 0.5, 1 their mean shift is mono" in text
+    )
+    nothing = conditioning.moved(spoken(0.0))
+    assert not (nothing["as_trained"] & (nothing["p_holm"] < 0.01)).any()
+
+
+def test_without_weights_everything_is_empty_and_says_how_to_train(tmp_path, monkeypatch):
+    monkeypatch.setattr(conditioning.hub.paths, "CHECKPOINTS", tmp_path)
+    assert conditioning.voice("mini") is None
+    rows = pd.DataFrame({"speaker": ["a"], "room": ["hall"]})
+    read = conditioning.probes(config.MINI, rows, torch.randn(1, 192))
+    weighed, said = conditioning.weighed(None, []), conditioning.spoken(None, [])
+    moved, drifting = conditioning.moved(said), conditioning.drift(None, [])
+    texts = [
+        conditioning.probes_text(read),
+        conditioning.weighed_text(weighed),
+        conditioning.moved_text(moved, said),
+        conditioning.drift_text(drifting),
+    ]
+    assert all("pvlib train adapters" in text for text in texts)
+    assert conditioning.weighed_table(weighed).empty
+    for figure in (conditioning.moved_figure(moved), conditioning.weighed_figure(weighed)):
+        assert "pvlib train adapters" in figure.axes[0].get_title()
