@@ -117,6 +117,10 @@ class CompanionCFM(CFM):
         """How many tokens hold so many frames."""
         return -(-frames // self.stack)
 
+    def whole_tokens(self, frames: int | Tensor) -> int | Tensor:
+        """How many tokens so many frames fill: as many of a reference are given, since half a token cannot be made."""
+        return frames // self.stack
+
     @torch.no_grad()
     def sample(self, cond: Tensor, text, duration: int | Tensor, *, lens: Tensor | None = None, **options):
         """The official `CFM.sample`: cond (b, samples) or (b, m, 100), durations in mel frames."""
@@ -128,7 +132,7 @@ class CompanionCFM(CFM):
         lens = torch.full((b,), m, device=cond.device) if lens is None else lens
         duration = torch.full((b,), duration, device=cond.device) if isinstance(duration, int) else duration
         out, trajectory = super().sample(
-            self.stacked(cond), text, self.tokens(duration), lens=self.tokens(lens), **options
+            self.stacked(cond), text, self.tokens(duration), lens=self.whole_tokens(lens), **options
         )
         longest = int(torch.maximum(duration, lens + 1).max())
         out = self.unstacked(out)[:, :longest]
@@ -285,7 +289,7 @@ class Backbone(nn.Module):
                 )
         device, cfm = self.device, self.cfm
         lengths = torch.tensor([cfm.tokens(item.frames) for item in items], device=device)
-        known = torch.tensor([cfm.tokens(item.mel.shape[0]) for item in items], device=device)
+        known = torch.tensor([cfm.whole_tokens(item.mel.shape[0]) for item in items], device=device)
         n = int(lengths.max())
         text = self.encode([item.reference_text + item.text for item in items])
         cond = torch.zeros(len(items), n, cfm.num_channels, device=device)
