@@ -25,7 +25,7 @@ from pvlib.config import MINI, TRAITS, Profile
 from pvlib.training import backbone as pretraining
 from pvlib.training import machine, separation
 from pvlib.training.attention import RowAttention
-from pvlib.training.common import Ema, Run, TrainingError, autocast, batches_by_length, default_device
+from pvlib.training.common import Ema, Run, TrainingError, autocast, batches_by_length, chosen_device
 from pvlib.training.features import pad
 from pvlib.training.recognizer import first_second
 from pvlib.world import corpus as world
@@ -191,7 +191,7 @@ def train(
     Raises WeightsError without a trained backbone and speaker encoder, TrainingError on an unfit corpus or state.
     """
     machine.prepare(threads)
-    device = device or default_device()
+    device = chosen_device(device)
     torch.manual_seed(SEED)
     model = hub.load_backbone(profile, device)
     model.requires_grad_(False)
