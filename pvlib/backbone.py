@@ -294,7 +294,7 @@ class Backbone(nn.Module):
         text = self.encode([item.reference_text + item.text for item in items])
         cond = torch.zeros(len(items), n, cfm.num_channels, device=device)
         for row, item in enumerate(items):
-            cond[row, : known[row]] = cfm.stacked(item.mel[None].float().to(device))[0]
+            cond[row, : known[row]] = cfm.stacked(item.mel[None].float().to(device))[0, : known[row]]
         generators = [torch.Generator().manual_seed(item.seed) for item in items]
         mask = lens_to_mask(lengths) if len(items) > 1 else None
         strength = torch.tensor([item.cfg_strength for item in items], device=device)[:, None, None]

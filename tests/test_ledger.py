@@ -332,7 +332,7 @@ def test_without_rows_nothing_is_guessed(board):
         part = board[board["kind"] == kind]
         assert len(part) and set(part["verdict"]) == {"untested"} and (part["evidence"] != "").all(), kind
     assert "`pvlib evaluate --profile mini" in board.loc["secs-beats-official-f5", "evidence"]
-    assert "still to be written" in board.loc["oes-validated", "evidence"]
+    assert "personavoice@use_adapters=True" in board.loc["oes-validated", "evidence"]
     assert "pvlib reproduce --profile paper" in board.loc["secs-overall-personavoice", "evidence"]
 
 
