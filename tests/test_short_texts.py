@@ -229,7 +229,9 @@ def test_what_cannot_work_together_is_refused(network):
         Inference(letter_prior_seconds=-1.0)
 
 
-def test_planned_lengths_are_compared_with_the_true_ones(network, texts):
+def test_planned_lengths_are_compared_with_the_true_ones(network, texts, monkeypatch):
+    few = texts.table["speaker"].isin(["test-000", "test-001", "test-002", "test-003"])
+    monkeypatch.setattr(short_texts, "read", lambda profile: replace(texts, table=texts.table[few]))
     found = short_texts.planned(TINY, pipeline(network))
     assert set(found["rule"]) == {"f5-official", *short_texts.RULES}
     table = short_texts.errors(found)
