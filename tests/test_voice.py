@@ -349,7 +349,7 @@ def test_wishes_without_adapters_are_refused(voice, models, reference):
 def test_env_weight_is_heard(models, reference):
     job = Job(reference, "good day", 3)
     dry, wet = (
-        adapted(models, film_gate="always", env_weight=weight).synthesise([job])[0].wave
+        adapted(models, film_gate="always", env_weight=weight).synthesise([job])[0].mel
         for weight in (0.0, 1.0)
     )
     assert np.abs(dry - wet).max() > 1e-6

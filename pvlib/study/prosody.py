@@ -16,7 +16,8 @@ F0_RANGE = (60.0, 500.0)  # Hz, where YIN looks
 F0_FRAME = 1024
 ACTIVE_DB = 30.0  # below the loudest frame: what counts as speech
 PERIODIC = 0.7  # autocorrelation from which a frame counts as voiced
-DECAY_DB, DECAY_FRAMES = 12.0, 6  # a free decay loses so much, over so many frames at least
+SMOOTH = 3  # frames that are averaged before decays are looked for
+DECAY_DB = (3.0, 18.0)  # what of a free decay its slope is read off, below its start
 
 PROSODY = {
     "f0": "median F0 (Hz)",
@@ -86,9 +87,9 @@ def speaking(wave: np.ndarray, text: str) -> dict[str, float]:
 def sounding(wave: np.ndarray) -> dict[str, float]:
     """`ROOM` of one utterance (s,) at 24 kHz.
 
-    background: of DNSMOS. t60: median over the free decays, runs of frames that only fall, by 12 dB or more, of 60 dB
-    over their slope; speech falls by itself, so it is an upper bound on dry sound, NaN without such a run. snr: the
-    95th percentile of the frames' power above the 5th.
+    background: of DNSMOS. t60: 60 dB over the slope of the free decays (runs of frames that only fall, by 18 dB or
+    more), their median; speech falls by itself as well, so it is above the room's own; NaN without such a run.
+    snr: the 95th percentile of the frames' level above the 5th.
     """
     levels = _levels(wave)
     return {
@@ -99,13 +100,14 @@ def sounding(wave: np.ndarray) -> dict[str, float]:
 
 
 def _decay_time(levels: np.ndarray) -> float:
+    levels = np.convolve(levels, np.ones(SMOOTH) / SMOOTH, mode="valid")
     found, start = [], 0
     for k in range(1, len(levels) + 1):
         if k < len(levels) and levels[k] < levels[k - 1]:
             continue
-        run = levels[start:k]
-        if len(run) >= DECAY_FRAMES and run[0] - run[-1] >= DECAY_DB:
-            slope = np.polyfit(np.arange(len(run)) * HOP_LENGTH / SAMPLE_RATE, run, 1)[0]
-            found.append(-60 / slope)
+        fall = levels[start] - levels[start:k]
+        part = np.flatnonzero((fall >= DECAY_DB[0]) & (fall <= DECAY_DB[1]))
+        if fall[-1] >= DECAY_DB[1] and len(part) >= 3:
+            found.append(60 / np.polyfit(part * HOP_LENGTH / SAMPLE_RATE, fall[part], 1)[0])
         start = k
     return float(np.median(found)) if found else float("nan")
