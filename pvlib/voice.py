@@ -576,6 +576,11 @@ def _check_supported(inference: Inference) -> None:
                     f"{name}={getattr(inference, name)!r} has no effect without the adapters; set use_adapters=True "
                     f"({TRAIN_ADAPTERS}), or leave it out"
                 )
+    if inference.use_adapters and inference.use_ceag:
+        raise ConfigError(
+            "use_ceag=True together with use_adapters=True: entropy guidance reads the plain blocks, which the adapters "
+            "replace; leave one out"
+        )
     if inference.use_adapters and not inference.use_laag and inference.film_gate != "off":
         raise ConfigError(
             "use_adapters=True: LAAG holds FiLM's gate, and without it the gate is off; set use_laag=True, or "

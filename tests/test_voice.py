@@ -248,6 +248,7 @@ def test_a_bad_text_is_told_before_the_recording_is_read(voice, tmp_path):
         {"use_oes": False},
         {"film_gate": "always"},
         {"use_adapters": True},
+        {"use_adapters": True, "use_ceag": True},
         {"cfg_strength": 1.0},
     ],
 )
