@@ -578,8 +578,8 @@ def _check_supported(inference: Inference) -> None:
                 )
     if inference.use_adapters and inference.use_ceag:
         raise ConfigError(
-            "use_ceag=True together with use_adapters=True: entropy guidance reads the plain blocks, which the adapters "
-            "replace; leave one out"
+            "use_ceag=True together with use_adapters=True: entropy guidance reads the plain blocks, which the "
+            "adapters replace; leave one out"
         )
     if inference.use_adapters and not inference.use_laag and inference.film_gate != "off":
         raise ConfigError(

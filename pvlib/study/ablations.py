@@ -46,13 +46,13 @@ ADAPTERS = ("without OES", "env_weight 1", "without FiLM", "without FiLM gate") 
 METRICS = ("secs_ecapa_clip", "wer_capped")
 CRITERION = 0.1  # |d| that the paper asks of a module
 
-SHARE = 4  # one utterance in so many of the study is ablated, unless the study is complete
-FEWEST = 8  # but no fewer than this, where there are so many
+SHARE = 8  # one utterance in so many of the study is ablated: there are many variants
+FEWEST = 6  # but no fewer than this, where there are so many
 
 
-def size(profile: Profile, samples: int) -> int:
-    """How many utterances each variant takes of a study with `samples`: a share of them, all of a complete study."""
-    return samples if samples >= profile.samples else min(samples, max(FEWEST, samples // SHARE))
+def size(samples: int) -> int:
+    """How many utterances each variant takes of a study with `samples`: a share of them."""
+    return min(samples, max(FEWEST, samples // SHARE))
 
 
 def variants() -> dict[str, str]:
@@ -94,7 +94,7 @@ def rows(
     what `evaluate` raises.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    count = utterances or size(profile, samples)
+    count = utterances or size(samples)
     options = {"seed": seed, "manifest": manifest, "judges": judges, "progress": progress}
     return evaluate(profile, [SYSTEM, *variants(), *adapter_variants(profile)], count, **options)
 

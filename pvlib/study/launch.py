@@ -75,14 +75,24 @@ def evaluate(
 
 @contextmanager
 def _prepared(jobs: int) -> Iterator[None]:
-    """Threads shared out in the environment that the processes inherit; the launcher's own log is silent."""
-    threads, level = os.environ.get("OMP_NUM_THREADS"), logging.root.manager.disable
-    if threads is None:
-        os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // jobs))
+    """Threads shared out; the launcher's own log is silent."""
+    level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
+    try:
+        with shared_threads(jobs):
+            yield
+    finally:
+        logging.disable(level)
+
+
+@contextmanager
+def shared_threads(jobs: int) -> Iterator[None]:
+    """Processes that start inside get cores // jobs threads each, unless OMP_NUM_THREADS is set."""
+    if jobs == 1 or "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // jobs))
     try:
         yield
     finally:
-        logging.disable(level)
-        if threads is None:
-            del os.environ["OMP_NUM_THREADS"]
+        del os.environ["OMP_NUM_THREADS"]

@@ -9,6 +9,7 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,8 @@ class Needs:
 
     rows: of the systems of the tables; vocoders: of SV2TTS's other vocoders too. A system without weights is left out.
     logs: it reads training logs, which only a profile with embedded weights has; short: it reads rows of the manifest
-    of ultra-short texts. It is left out for a profile that has no such thing.
+    of ultra-short texts. It is left out for a profile that has no such thing. recorded: whether it is part of the
+    recorded run; the others are long, or wait for weights.
     """
 
     rows: bool = False
@@ -62,24 +64,25 @@ class Needs:
     sweep: bool = False
     ablations: bool = False
     logs: bool = False
+    recorded: bool = True
     short: bool = False
 
 
 NOTEBOOKS = {
     "00_start_here": Needs(demo=True),
-    "01_the_one_second_reference": Needs(),
-    "02_oes_and_film": Needs(),
-    "03_laag": Needs(),
+    "01_the_one_second_reference": Needs(recorded=False),
+    "02_oes_and_film": Needs(recorded=False),
+    "03_laag": Needs(recorded=False),
     "04_ceag_and_attention": Needs(),
     "05_persona_and_emotion": Needs(),
     "06_main_results": Needs(rows=True, demo=True, speed=True),
-    "07_ablations": Needs(ablations=True),
+    "07_ablations": Needs(ablations=True, recorded=False),
     "08_catastrophic_failures": Needs(rows=True),
     "09_pareto_frontier": Needs(rows=True, vocoders=True, speed=True, sweep=True),
     "10_waveforms_and_spectrograms": Needs(rows=True),
-    "11_sv2tts_in_three_networks": Needs(),
+    "11_sv2tts_in_three_networks": Needs(recorded=False),
     "12_claims_ledger": Needs(rows=True, speed=True),
-    "13_beyond_the_paper": Needs(rows=True, short=True),
+    "13_beyond_the_paper": Needs(rows=True, short=True, recorded=False),
     "A1_how_the_models_learnt": Needs(rows=True, logs=True),
 }
 
@@ -120,6 +123,26 @@ def execute(name: str, parameters: dict[str, object], folder: Path) -> NotebookN
             f"{name}: cell {error.exec_count} failed: {error.ename}: {error.evalue}. What ran is in "
             f"{target}; finished rows are kept, so the same command goes on from here."
         ) from error
+
+
+def run_all(names: Sequence[str], parameters: dict[str, object], jobs: int = 1) -> dict[str, NotebookNode]:
+    """Run notebooks, `jobs` at a time, with a progress bar; executed copies by name, in the order given.
+
+    Raises what `execute` raises of the first that fails, when those that run have ended; others are not begun.
+    """
+    with (
+        launch.shared_threads(jobs),
+        ThreadPoolExecutor(jobs) as pool,
+        tqdm(total=len(names), unit="notebook") as bar,
+    ):
+        runs = {pool.submit(execute, name, parameters, paths.REPORT): name for name in names}
+        for run in as_completed(runs):
+            if run.exception():
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise run.exception()
+            bar.set_description(runs[run])
+            bar.update()
+    return {name: run.result() for run, name in runs.items()}
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
@@ -186,7 +209,7 @@ def prepare(
             launch.evaluate(jobs, profile.name, points, sweeps.size(samples), quiet=True)
         if any(need.ablations for need in needs):
             variants = [ablations.SYSTEM, *ablations.variants()]
-            launch.evaluate(jobs, profile.name, variants, ablations.size(profile, samples), quiet=True)
+            launch.evaluate(jobs, profile.name, variants, ablations.size(samples), quiet=True)
         if any(need.short for need in needs):
             texts = short_texts.read(profile)
             count = short_texts.size(profile, samples, len(texts.table))
@@ -221,8 +244,8 @@ def reproduce(
 
     samples: utterances of the study; by default the profile's own number, and all of them when recording.
     record: refresh what is committed (notebooks with outputs, figures, rows, the README's results block); only a
-    complete run may do so. The ablations, hours of work on all utterances, are no part of it. only: some notebooks,
-    by name or number. jobs: processes that share the synthesis.
+    complete run of all notebooks that belong to it (`Needs`) may do so. only: some notebooks, by name or number. jobs:
+    processes that share the synthesis, and notebooks that run at a time.
     Raises ReproduceError on a notebook that is unknown or fails and on an incomplete recorded run, and what the
     study raises (ConfigError, ManifestError, WeightsError, RowsError, RanksError).
     """
@@ -232,7 +255,7 @@ def reproduce(
         for name, needs in NOTEBOOKS.items()
         if (settings.embedded or not needs.logs)
         and (settings.ultra_short or not needs.short)
-        and not (record and needs.ablations)
+        and (needs.recorded or not record)
     ]
     names = [name for name in choose(only) if name in complete]
     samples = samples or (settings.samples if record else settings.default_samples)
@@ -246,11 +269,7 @@ def reproduce(
     if not only:
         shutil.rmtree(figures, ignore_errors=True)
     parameters = {"profile": profile, "samples": samples, "seed": settings.seed, "figures_dir": str(figures)}
-    executed = {}
-    with tqdm(names, unit="notebook") as bar:
-        for name in bar:
-            bar.set_description(name)
-            executed[name] = execute(name, parameters, paths.REPORT)
+    executed = run_all(names, parameters, jobs)
     minutes = (time.monotonic() - started) / 60
     facts = [f"profile {profile}, {samples} utterances, {minutes:.1f} minutes of work", _host()]
     entrance = write_report(executed, facts, table)

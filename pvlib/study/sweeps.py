@@ -19,7 +19,7 @@ from pvlib.systems.base import System
 SYSTEM = "personavoice"
 STEPS = (4, 8, 16, 32)
 GUIDANCE = (1.5, 2.5, 3.5)
-SHARE = 8  # one utterance in so many of the study is swept
+SHARE = 12  # one utterance in so many of the study is swept
 LEAST = 6  # but no fewer than this, and no more than half
 TIMED = 8  # utterances of each speed measurement, where the study has so many
 
