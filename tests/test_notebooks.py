@@ -430,7 +430,7 @@ def test_sweep_reuses_the_papers_own_setting_and_names_the_rest():
     assert sweeps.variant(MINI, own.steps, own.cfg_strength) == "personavoice"
     other = sweeps.variant(MINI, 8, 1.5)
     assert other == "personavoice@steps=8,cfg_strength=1.5,laag_cfg_base=1.5"
-    assert sweeps.size(40) == 6 and sweeps.size(200) == 25 and sweeps.size(4) == 2
+    assert sweeps.size(40) == 6 and sweeps.size(200) == 16 and sweeps.size(4) == 2
     assert sweeps.timed(200) == sweeps.timed(9) == 8 and sweeps.timed(4) == 3
 
 

@@ -44,7 +44,7 @@ LOOKS = {
     "sv2tts-wavernn": Look("#00573f", "h"),
     "xtts": Look("#cc79a7", "<"),
     "cosyvoice": Look("#56b4e9", ">"),
-    "true duration": Look("#332288", "p"),
+    "true duration": Look("#332288", "H"),
     "letter durations": Look("#882255", "d"),
 }
 SPARE = Look("#b8a800", "*")
