@@ -20,7 +20,7 @@ help:
 	@echo "make reproduce               the study: tables, figures and an HTML report, computed from audio"
 	@echo "     PROFILE=mini|paper      which configuration and weights      (mini)"
 	@echo "     SAMPLES=40              utterances of the test set           (the profile's own)"
-	@echo "     ONLY=06                 one notebook alone"
+	@echo "     ONLY=\"06 08\"            these notebooks alone"
 	@echo "     JOBS=2                  processes that share the synthesis   (1)"
 	@echo "     RECORD=1                refresh the committed rows, figures and notebooks"
 	@echo "make test                    lint, format check and tests"

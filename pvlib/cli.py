@@ -326,7 +326,7 @@ def _check_output(path: Path, reference: Path) -> None:
     PROFILE,
     SAMPLES,
     JOBS,
-    argument("--only", metavar="NN", help="one notebook by its number, such as 06"),
+    argument("--only", nargs="+", metavar="NN", help="these notebooks alone, by number, such as 06 08"),
     argument(
         "--record",
         action="store_true",
