@@ -304,7 +304,7 @@ def write_report(executed: dict[str, NotebookNode], facts: Sequence[str], table:
 def record_run(executed: dict[str, NotebookNode], profile: Profile, samples: int) -> None:
     """Refresh what is committed from a complete run: rows, notebooks, figures, the README's results block."""
     provenance.record(profile, samples=samples)
-    if profile.ultra_short:
+    if any(NOTEBOOKS[name].short for name in executed):
         texts = short_texts.read(profile)
         provenance.record(profile, short_texts.system_names(), len(texts.table), manifest=texts)
     for name, notebook in executed.items():
