@@ -143,7 +143,7 @@ def test_rows_are_asked_for_by_name(monkeypatch):
     assert asked["names"] == ["personavoice", *others] and (
         asked["samples"],
         asked["seed"],
-    ) == (10, 1)
+    ) == (6, 1)
     ablations.rows("mini", 40, utterances=3)
     assert asked["samples"] == 3
 
