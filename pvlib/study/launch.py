@@ -88,7 +88,7 @@ def _prepared(jobs: int) -> Iterator[None]:
 @contextmanager
 def shared_threads(jobs: int) -> Iterator[None]:
     """Processes that start inside get cores // jobs threads each, unless OMP_NUM_THREADS is set."""
-    if jobs == 1 or "OMP_NUM_THREADS" in os.environ:
+    if "OMP_NUM_THREADS" in os.environ:
         yield
         return
     os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // jobs))
