@@ -444,7 +444,7 @@ class PersonaVoice:
         if self.adapters is None or not active.any():
             return nullcontext()
         inference = self.inference
-        with torch.no_grad():  # not inference mode: entropy guidance differentiates through it
+        with torch.no_grad():
             condition = self.adapters.condition(
                 self._conditions(jobs), inference.env_weight, use_oes=inference.use_oes
             )
