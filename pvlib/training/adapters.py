@@ -184,7 +184,6 @@ def train(
     threads: int | None = None,
     device: torch.device | None = None,
     limit: int | None = None,
-    export_only: bool = False,
 ) -> None:
     """Train, or go on where the last run stopped, and export at the end.
 
@@ -195,31 +194,15 @@ def train(
     torch.manual_seed(SEED)
     model = hub.load_backbone(profile, device)
     model.requires_grad_(False)
-    module = Adapters(profile.adapters, model.transformer).to(device)
+    run, module, ema, optimiser = _parts(profile, model)
     pairs = Pairs("train", profile, model, limit)
-    module.oes.requires_grad_(False)
     film = [*module.film.parameters(), *module.emotion.parameters()]
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": film, "share": 1.0},
-            {"params": list(module.blocks.parameters()), "share": TUNED_SHARE},
-        ],
-        lr=PEAK_RATE,
-        betas=(0.9, 0.99),
-        weight_decay=0.0,
-    )
-    ema = Ema(module, 0.998)
-    made_for = MadeFor(profile.adapters, hub.fingerprint("backbone", profile))
-    run = Run(NAME, {"adapters": module, "optimiser": optimiser, "ema": ema}, config=made_for)
     if not run.resume():
         module.oes.requires_grad_(True)
         separate(module, pairs)
         module.oes.requires_grad_(False)
         for key, value in module.oes.state_dict().items():
             ema.shadow[f"oes.{key}"].copy_(value)
-    if export_only:
-        _export(run, profile, ema, pairs)
-        return
     steps = steps or STEPS
     if device.type == "cpu":
         for block in (*model.transformer.transformer_blocks, *module.blocks):
@@ -260,10 +243,29 @@ def train(
 
 def export(profile: Profile = MINI) -> None:
     """Write the averaged weights of the run so far to data/checkpoints. Raises TrainingError where there is none."""
-    state = paths.TRAINING / NAME / "state.pt"
-    if not state.exists():
-        raise TrainingError(f"{state} is not there: run `pvlib train {NAME}` first")
-    train(profile, export_only=True)
+    model = hub.load_backbone(profile)
+    run, _, ema, _ = _parts(profile, model)
+    run.require()
+    _export(run, profile, ema, Pairs("train", profile, model))
+
+
+def _parts(profile: Profile, model: backbone.Backbone) -> tuple[Run, Adapters, Ema, torch.optim.Optimizer]:
+    module = Adapters(profile.adapters, model.transformer).to(model.device)
+    module.oes.requires_grad_(False)
+    film = [*module.film.parameters(), *module.emotion.parameters()]
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": film, "share": 1.0},
+            {"params": list(module.blocks.parameters()), "share": TUNED_SHARE},
+        ],
+        lr=PEAK_RATE,
+        betas=(0.9, 0.99),
+        weight_decay=0.0,
+    )
+    ema = Ema(module, 0.998)
+    made_for = MadeFor(profile.adapters, hub.fingerprint("backbone", profile))
+    run = Run(NAME, {"adapters": module, "optimiser": optimiser, "ema": ema}, config=made_for)
+    return run, module, ema, optimiser
 
 
 def _env_weight(number: int) -> int:
