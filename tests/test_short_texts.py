@@ -405,7 +405,7 @@ def calls(monkeypatch):
 def test_jobs_share_the_ablations_and_the_ultra_short_texts(calls, monkeypatch):
     reproduce.prepare(MINI, 40, ["07_ablations"], jobs=2)
     variants = [ablations.SYSTEM, *ablations.variants()]
-    assert calls == {f"{len(variants)} systems": (2, variants, ablations.size(MINI, 40))}
+    assert calls == {f"{len(variants)} systems": (2, variants, ablations.size(40))}
     calls.clear()
     monkeypatch.setitem(reproduce.NOTEBOOKS, "13_beyond_the_paper", reproduce.Needs(short=True))
     reproduce.prepare(MINI, 40, ["13_beyond_the_paper"], jobs=3)
