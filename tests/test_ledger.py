@@ -425,6 +425,24 @@ def test_a_known_difference_is_found(noise):
     assert verdict(claim_of("difference", {**check, "stratum": "5-8 words"}), ours, better) == "untested"
 
 
+def test_a_variant_is_held_against_the_pipeline_on_its_own_share_of_the_study(noise):
+    base = noise.uniform(0.2, 0.7, 200)
+    ours = rows_of("personavoice", base)
+    theirs = rows_of("f5-official", base + 0.2 + noise.normal(0, 0.05, 200))
+    share = rows_of("personavoice", base[:24] + 0.3)  # other rows than the study's, to tell them apart
+    variant = rows_of("variant", base[:24] + 0.1 + noise.normal(0, 0.05, 24))
+    evidence = Evidence("mini", pd.concat([ours, theirs]), variant_rows=pd.concat([share, variant]))
+    check = {"one": "variant", "other": "personavoice", "metric": "wer_capped", "stratum": "overall"}
+    claims = [
+        claim_of("difference", {**check, "expect": "less"}, "of-the-variant"),
+        claim_of("difference", {**COMPARED, "metric": "wer_capped", "stratum": "overall"}, "of-the-study"),
+        claim_of("difference", {**check, "one": "nobody", "expect": "less"}, "of-nobody"),
+    ]
+    board = ledger.scoreboard(evidence, claims)
+    assert list(board["verdict"]) == ["supported", "supported", "untested"]
+    assert "24" in board.loc[0, "evidence"] and "200" in board.loc[1, "evidence"]
+
+
 def test_one_changed_row_changes_a_verdict():
     """Five discordant failures have a mid-p of 0.0625 / 2; with four it is 0.0625."""
     wer = np.zeros(40)
@@ -580,6 +598,12 @@ def test_committed_rows_that_were_cut_are_named(made_up, tmp_path, monkeypatch):
     card = '{"systems": ["personavoice"], "machine": {}, "samples": 20}'
     row_files.write_text(tmp_path / "mini" / "provenance.json", card)
     assert len(ledger.evidence("mini", manifest=manifest).rows) == 20
+    assert ledger.evidence("mini", manifest=manifest).variant_rows is None
+    row_files.write_text(
+        row_files.committed_path("mini/variants", "personavoice"), row_files.to_csv(ours[:6])
+    )
+    row_files.write_text(tmp_path / "mini" / "variants" / "provenance.json", card.replace("20", "6"))
+    assert len(ledger.evidence("mini", manifest=manifest).variant_rows) == 6
     row_files.write_text(path, row_files.to_csv(ours.iloc[:-3]))
     with pytest.raises(LedgerError, match="holds 17 utterances of the 20 recorded"):
         ledger.evidence("mini", manifest=manifest)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from babble import babble
 
-from pvlib import audio, backbone, cli, laag, paths
+from pvlib import audio, backbone, cli, laag, paths, systems
 from pvlib.config import MINI, PAPER, ConfigError, Inference
 from pvlib.study import ablations, evaluate, launch, ledger, manifest, plots, reproduce, short_texts, sweeps
 from pvlib.systems.base import Request
@@ -388,33 +388,42 @@ def test_the_notebook_needs_rows_and_lengths_only(monkeypatch, tmp_path):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What `prepare` asks for, computed by nobody."""
-    made: dict[str, tuple] = {}
+    """What `prepare` asks for, computed by nobody: one list for the processes, one for this process."""
+    shared, own = [], []
 
-    def shared(jobs, profile, names, samples=None, *, manifest="", **options):
-        made[manifest or f"{len(list(names))} systems"] = (jobs, list(names), samples)
+    def launched(jobs, profile, names, samples=None, *, manifest="", **options):
+        shared.append((jobs, manifest, list(names), samples))
 
-    monkeypatch.setattr(launch, "evaluate", shared)
-    monkeypatch.setattr(reproduce, "evaluate", lambda *a, **k: None)
-    monkeypatch.setattr(ablations, "rows", lambda *a, **k: None)
-    monkeypatch.setattr(short_texts, "rows", lambda *a, **k: None)
-    monkeypatch.setattr(sweeps, "sweep", lambda *a, **k: None)
-    return made
+    def evaluated(profile, names, samples=None, *, manifest=None, **options):
+        own.append((1, manifest.name if manifest else "", list(names), samples))
+
+    monkeypatch.setattr(launch, "evaluate", launched)
+    monkeypatch.setattr(reproduce, "evaluate", evaluated)
+    monkeypatch.setattr(sweeps, "speeds", lambda *a, **k: None)
+    return shared, own
 
 
-def test_jobs_share_the_ablations_and_the_ultra_short_texts(calls, monkeypatch):
-    reproduce.prepare(MINI, 40, ["07_ablations"], jobs=2)
-    variants = [ablations.SYSTEM, *ablations.variants()]
-    assert calls == {f"{len(variants)} systems": (2, variants, ablations.size(40))}
-    calls.clear()
-    monkeypatch.setitem(reproduce.NOTEBOOKS, "13_beyond_the_paper", reproduce.Needs(short=True))
-    reproduce.prepare(MINI, 40, ["13_beyond_the_paper"], jobs=3)
-    assert calls == {"mini-ultra-short": (3, short_texts.system_names(), 16)}
+def test_jobs_share_all_rows_that_notebooks_read(calls, monkeypatch):
+    shared, own = calls
+    monkeypatch.setitem(reproduce.NOTEBOOKS, "09_pareto_frontier", reproduce.Needs(sweep=True))
+    reproduce.prepare(
+        MINI, 40, ["07_ablations", "09_pareto_frontier", "13_beyond_the_paper", "00_start_here"], jobs=3
+    )
+    main = systems.present(MINI, systems.MAIN)
+    assert shared == [
+        (3, "", main, 40),
+        (3, "", [sweeps.variant(MINI, *pair) for pair in sweeps.grid()], sweeps.size(40)),
+        (3, "", ablations.system_names(MINI), ablations.size(40)),
+        (3, "mini-ultra-short", short_texts.system_names(), 16),
+    ]
+    demo = (1, "demo", list(reproduce.DEMO_SYSTEMS), None)
+    assert own == [*((1, *rest) for _, *rest in shared), demo]
 
 
 def test_evaluate_takes_another_manifest_without_the_controls(calls, capsys):
+    shared, _ = calls
     assert cli.main(["evaluate", "--manifest", "mini-ultra-short", "--jobs", "2", "--samples", "3"]) == 0
-    assert calls["mini-ultra-short"][1] == ["f5-official", "f5-as-published", "personavoice"]
+    assert shared == [(2, "mini-ultra-short", ["f5-official", "f5-as-published", "personavoice"], 3)]
     assert cli.main(["evaluate", "--manifest", "nothing", "--jobs", "2"]) == 2
     assert "nothing.csv is missing" in capsys.readouterr().err
 

@@ -78,6 +78,11 @@ def adapter_variants(profile: Profile | str) -> dict[str, str]:
     return {names[short]: short for short in (WITH_ADAPTERS, *ADAPTERS)}
 
 
+def system_names(profile: Profile | str) -> list[str]:
+    """The pipeline and every variant, as `evaluate` takes them. Raises LedgerError."""
+    return [SYSTEM, *variants(), *adapter_variants(profile)]
+
+
 def rows(
     profile: Profile | str,
     samples: int,
@@ -96,7 +101,7 @@ def rows(
     profile = get_profile(profile) if isinstance(profile, str) else profile
     count = utterances or size(samples)
     options = {"seed": seed, "manifest": manifest, "judges": judges, "progress": progress}
-    return evaluate(profile, [SYSTEM, *variants(), *adapter_variants(profile)], count, **options)
+    return evaluate(profile, system_names(profile), count, **options)
 
 
 def table(

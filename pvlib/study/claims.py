@@ -53,21 +53,34 @@ class Claim:
 class Evidence:
     """What verdicts are computed from: rows of `evaluate` and real-time factors, of one profile; both may be absent.
 
-    speeds: system -> {"median", "low", "high"}. short_rows: of the profile's manifest of ultra-short texts. manifest:
-    what `rows` are of, "" for the profile's own.
+    speeds: system -> {"median", "low", "high"}. short_rows: of the profile's manifest of ultra-short texts.
+    variant_rows: of the pipeline and its variants on a share of the study. manifest: what `rows` are of, "" for the
+    profile's own.
     """
 
     profile: str
     rows: pd.DataFrame | None = None
     speeds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     short_rows: pd.DataFrame | None = None
+    variant_rows: pd.DataFrame | None = None
     manifest: str = ""
 
-    def of(self, texts: str) -> Evidence:
-        """The evidence with the rows that a check is about: of its `texts`, where it has none of the main manifest."""
-        if texts != ULTRA_SHORT:
-            return self
-        return replace(self, rows=self.short_rows, manifest=get_profile(self.profile).ultra_short)
+    def of(self, check: Mapping[str, Any]) -> Evidence:
+        """The evidence with the rows that a check is about.
+
+        Those of its `texts`, where it has none of the main manifest; those of the variants, where only they have all
+        systems that the check names.
+        """
+        if check.get("texts", "") == ULTRA_SHORT:
+            return replace(self, rows=self.short_rows, manifest=get_profile(self.profile).ultra_short)
+        named = {check[who] for who in WHO if who in check}
+        if named and not named <= _systems(self.rows) and named <= _systems(self.variant_rows):
+            return replace(self, rows=self.variant_rows)
+        return self
+
+
+def _systems(rows: pd.DataFrame | None) -> set[str]:
+    return set() if rows is None else set(rows["system"])
 
 
 @dataclass(frozen=True)

@@ -207,12 +207,13 @@ def evidence(
     *,
     manifest: Manifest | None = None,
     short_rows: pd.DataFrame | None = None,
+    variant_rows: pd.DataFrame | None = None,
 ) -> Evidence:
     """Rows and speeds of a profile: those given, else the committed ones, else none.
 
-    rows: as `evaluate` returns them; short_rows: of the profile's manifest of ultra-short texts, which without `rows`
-    are the committed ones as well. Raises LedgerError when rows are of another manifest or some are missing,
-    RowsError when committed files are damaged.
+    rows: as `evaluate` returns them; short_rows: of the profile's manifest of ultra-short texts; variant_rows: of
+    the ablations. Without `rows` these two are the committed ones as well. Raises LedgerError when rows are of
+    another manifest or some are missing, RowsError when committed files are damaged.
     """
     settings = get_profile(profile)
     if rows is None:
@@ -221,11 +222,15 @@ def evidence(
             speeds = tables.committed_speeds(profile)
         if short_rows is None and settings.ultra_short:
             short_rows = _committed(row_files.part_of(profile, settings.ultra_short))
+        if variant_rows is None:
+            variant_rows = _committed(f"{profile}/{row_files.VARIANTS}")
     if rows is not None:
         check_rows(rows, manifest or manifests.read(settings.manifest))
     if short_rows is not None:
         check_rows(short_rows, manifests.read(settings.ultra_short))
-    return Evidence(profile, rows, speeds or {}, short_rows)
+    if variant_rows is not None:
+        check_rows(variant_rows, manifest or manifests.read(settings.manifest))
+    return Evidence(profile, rows, speeds or {}, short_rows, variant_rows)
 
 
 def _committed(profile: str) -> pd.DataFrame | None:
@@ -299,7 +304,7 @@ def scoreboard(
     findings = []
     for claim in chosen:
         try:
-            findings.append(KINDS[claim.kind].run(claim, evidence.of(claim.check.get("texts", "")), by_id))
+            findings.append(KINDS[claim.kind].run(claim, evidence.of(claim.check), by_id))
         except (ValueError, FactError, ManifestError, RowsError) as error:
             raise LedgerError(f"claim {claim.id}: {error}") from error
     corrected = holm([finding.p for finding in findings])

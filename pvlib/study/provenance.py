@@ -61,6 +61,7 @@ def record(
     samples: int | None = None,
     *,
     manifest: Manifest | None = None,
+    part: str = "",
     judges: Panel | None = None,
     device: torch.device | str | None = None,
 ) -> Path:
@@ -68,8 +69,9 @@ def record(
 
     names: default all that the profile has weights for. samples: utterances of the study (default: the profile's full
     number). Rows of the profile's own manifest take along the RTF benchmark, the models' figures and the demo's rows
-    where they were made; those of another one lie in a folder of their own (`rows.part_of`). Nothing is computed and,
-    unless all rows are there, nothing is written. Raises RecordError, RowsError.
+    where they were made; those of another one, and of a part of the study (its name), lie in folders of their own
+    (`rows.part_of`). Nothing is computed and, unless all rows are there, nothing is written. Raises RecordError,
+    RowsError.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
     names = systems.present(profile) if names is None else names
@@ -79,7 +81,7 @@ def record(
     requests = manifest.requests(manifest.sample(samples, profile.seed))
     keys = [row_key(request, manifest.enrolment.get(request.speaker, {})) for request in requests]
     other = bool(profile.ultra_short) and manifest.name == profile.ultra_short
-    place = row_files.part_of(profile.name, manifest.name) if other else profile.name
+    place = row_files.part_of(profile.name, manifest.name) if other else f"{profile.name}/{part}".rstrip("/")
     folder = paths.RESULTS / place
     files: dict[Path, str] = {}
     cards: dict[str, Any] = {}
@@ -99,7 +101,7 @@ def record(
             "wall_seconds": round(store.seconds, 1),
             **system.fingerprint(),
         }
-    if not other:
+    if place == profile.name:
         files |= _extras(profile, device, judges, list(cards))
     content = {
         "profile": profile.name,

@@ -33,7 +33,9 @@ from pvlib.study import (
     world_figures,
 )
 from pvlib.study import manifest as manifests
+from pvlib.study import rows as row_files
 from pvlib.study.evaluate import evaluate
+from pvlib.study.manifest import Manifest
 from pvlib.study.rows import write_text
 from pvlib.study.rtf import measure_speed
 
@@ -52,9 +54,9 @@ class Needs:
     """What is computed, with a progress bar, before a notebook runs, so that the notebook only reads it.
 
     rows: of the systems of the tables; vocoders: of SV2TTS's other vocoders too. A system without weights is left out.
-    logs: it reads training logs, which only a profile with embedded weights has; short: it reads rows of the manifest
-    of ultra-short texts. It is left out for a profile that has no such thing. recorded: whether it is part of the
-    recorded run; the others are long, or wait for weights.
+    short: rows of the manifest of ultra-short texts, where the profile has one. embedded: it is about what only a
+    profile with embedded weights has, and is left out for others. recorded: whether it is part of the recorded run;
+    the others are long, or wait for weights.
     """
 
     rows: bool = False
@@ -63,9 +65,9 @@ class Needs:
     speed: bool = False
     sweep: bool = False
     ablations: bool = False
-    logs: bool = False
-    recorded: bool = True
     short: bool = False
+    embedded: bool = False
+    recorded: bool = True
 
 
 NOTEBOOKS = {
@@ -81,9 +83,9 @@ NOTEBOOKS = {
     "09_pareto_frontier": Needs(rows=True, vocoders=True, speed=True, sweep=True),
     "10_waveforms_and_spectrograms": Needs(rows=True),
     "11_sv2tts_in_three_networks": Needs(recorded=False),
-    "12_claims_ledger": Needs(rows=True, speed=True),
-    "13_beyond_the_paper": Needs(rows=True, short=True, recorded=False),
-    "A1_how_the_models_learnt": Needs(rows=True, logs=True),
+    "12_claims_ledger": Needs(rows=True, ablations=True, short=True, speed=True),
+    "13_beyond_the_paper": Needs(rows=True, short=True, embedded=True),
+    "A1_how_the_models_learnt": Needs(rows=True, embedded=True),
 }
 
 
@@ -188,6 +190,35 @@ def _is_noise(output: NotebookNode) -> bool:
     return _WIDGET in output.get("data", {})
 
 
+@dataclass(frozen=True)
+class Study:
+    """One call of `evaluate`; manifest: another one than the profile's; table: whether the key results come of it."""
+
+    systems: Sequence[str]
+    samples: int
+    manifest: Manifest | None = None
+    table: bool = False
+
+
+def studies(profile: Profile, samples: int, needs: Sequence[Needs]) -> list[Study]:
+    """The rows that notebooks with these needs read, of a study with `samples` utterances."""
+    asked = []
+    if any(need.rows for need in needs):
+        asked.append(Study(systems.present(profile, systems.MAIN), samples, table=True))
+    if any(need.vocoders for need in needs) and (others := sweeps.vocoders(profile)):
+        asked.append(Study(others, sweeps.heard_by(profile, samples)))
+    if any(need.sweep for need in needs):
+        points = [sweeps.variant(profile, *pair) for pair in sweeps.grid()]
+        asked.append(Study(points, sweeps.size(samples)))
+    if any(need.ablations for need in needs):
+        asked.append(Study(ablations.system_names(profile), ablations.size(samples)))
+    if profile.ultra_short and any(need.short for need in needs):
+        texts = short_texts.read(profile)
+        count = short_texts.size(profile, samples, len(texts.table))
+        asked.append(Study(short_texts.system_names(), count, texts))
+    return asked
+
+
 def prepare(
     profile: Profile, samples: int, names: Sequence[str], *, jobs: int = 1, progress: bool = True
 ) -> str:
@@ -196,40 +227,27 @@ def prepare(
     jobs: processes that share the rows; speed is always measured in one.
     """
     needs = [NOTEBOOKS[name] for name in names]
+    asked = studies(profile, samples, needs)
     rows = demo = speed = None
-    main = systems.present(profile, systems.MAIN)
-    vocoders = sweeps.vocoders(profile) if any(need.vocoders for need in needs) else []
     if jobs > 1:  # what they leave is found below
-        if any(need.rows for need in needs):
-            launch.evaluate(jobs, profile.name, main, samples, quiet=True)
-        if vocoders:
-            launch.evaluate(jobs, profile.name, vocoders, sweeps.heard_by(profile, samples), quiet=True)
-        if any(need.sweep for need in needs):
-            points = [sweeps.variant(profile, *pair) for pair in sweeps.grid()]
-            launch.evaluate(jobs, profile.name, points, sweeps.size(samples), quiet=True)
-        if any(need.ablations for need in needs):
-            variants = [ablations.SYSTEM, *ablations.variants()]
-            launch.evaluate(jobs, profile.name, variants, ablations.size(samples), quiet=True)
-        if any(need.short for need in needs):
-            texts = short_texts.read(profile)
-            count = short_texts.size(profile, samples, len(texts.table))
-            options = {"manifest": texts.name, "quiet": True}
-            launch.evaluate(jobs, profile.name, short_texts.system_names(), count, **options)
-    if any(need.rows for need in needs):
-        rows = evaluate(profile, main, samples, progress=progress)
-    if vocoders:
-        evaluate(profile, vocoders, sweeps.heard_by(profile, samples), progress=progress)
+        for study in asked:
+            launch.evaluate(
+                jobs,
+                profile.name,
+                study.systems,
+                study.samples,
+                manifest=study.manifest.name if study.manifest else "",
+                quiet=True,
+            )
+    for study in asked:
+        made = evaluate(profile, study.systems, study.samples, manifest=study.manifest, progress=progress)
+        rows = made if study.table else rows
     if any(need.demo for need in needs):
         demo = evaluate(profile, DEMO_SYSTEMS, manifest=manifests.demo(), progress=progress)
     if any(need.speed for need in needs):
         speed = measure_speed(profile, utterances=sweeps.timed(samples), progress=progress)["systems"]
     if any(need.sweep for need in needs):
-        sweeps.sweep(profile, samples, progress=progress)
         sweeps.speeds(profile, utterances=sweeps.timed(samples), progress=progress)
-    if any(need.ablations for need in needs):
-        ablations.rows(profile, samples, progress=progress)
-    if any(need.short for need in needs):
-        short_texts.rows(profile, samples, progress=progress)
     return "" if rows is None else tables.html(tables.key_results(rows, speed, demo))
 
 
@@ -253,9 +271,7 @@ def reproduce(
     complete = [
         name
         for name, needs in NOTEBOOKS.items()
-        if (settings.embedded or not needs.logs)
-        and (settings.ultra_short or not needs.short)
-        and (needs.recorded or not record)
+        if (settings.embedded or not needs.embedded) and (needs.recorded or not record)
     ]
     names = [name for name in choose(only) if name in complete]
     samples = samples or (settings.samples if record else settings.default_samples)
@@ -304,7 +320,10 @@ def write_report(executed: dict[str, NotebookNode], facts: Sequence[str], table:
 def record_run(executed: dict[str, NotebookNode], profile: Profile, samples: int) -> None:
     """Refresh what is committed from a complete run: rows, notebooks, figures, the README's results block."""
     provenance.record(profile, samples=samples)
-    if any(NOTEBOOKS[name].short for name in executed):
+    if any(NOTEBOOKS[name].ablations for name in executed):
+        variants = ablations.system_names(profile)
+        provenance.record(profile, variants, ablations.size(samples), part=row_files.VARIANTS)
+    if profile.ultra_short and any(NOTEBOOKS[name].short for name in executed):
         texts = short_texts.read(profile)
         provenance.record(profile, short_texts.system_names(), len(texts.table), manifest=texts)
     for name, notebook in executed.items():

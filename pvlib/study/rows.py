@@ -100,6 +100,9 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
+VARIANTS = "variants"  # the place, in that of a profile, of rows on a share of the study: the ablations
+
+
 def part_of(profile: str, manifest: str) -> str:
     """The place, under `data/results`, of rows of another manifest than the profile's own: mini/ultra-short.
 
