@@ -32,7 +32,7 @@ SHARES = {
     "vocoder": 0.14,
     "backbone": 0.55,
 }  # of the time of `train all`
-TRAINABLE = (*SHARES, "adapters", *SV2TTS)
+TRAINABLE = (*SHARES, "adapters", "duration-predictor", *SV2TTS)
 OUTPUT_FORMATS = (".wav", ".flac", ".ogg")
 
 
@@ -759,7 +759,7 @@ def _weights(profile: Profile) -> dict[str, dict[str, str]]:
     from pvlib import hub
 
     found = {}
-    added = (hub.ADAPTERS, *(hub.SV2TTS_NAMES if profile.embedded else ()))  # whose absence is no fault
+    added = hub.ADDED if profile.embedded else (hub.ADAPTERS,)  # whose absence is no fault
     for name in (*hub.NAMES, *added):
         try:
             if name in added and not hub.weights_path(name, profile).is_file():

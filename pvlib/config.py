@@ -77,6 +77,9 @@ class Inference:
     sbm_noise: float = 0.0  # sigma of the Brownian bridge in the sampler
     enhancer_loop_seconds: float = 0.0  # a shorter clip is repeated until it lasts so long
     grpo: bool = False  # of `best_of_n` samples keep the one with the best group-relative reward
+    duration_predictor: bool = (
+        False  # lengths from a trained network (`durations`) in place of the official formula
+    )
     short_text_cfg: float | None = None  # guidance under `short_text_bytes`; None: as for any text
     # Oracles: what nobody has who only has a clip and a text. A study gives the truth with each request.
     oracle_transcript: bool = False  # the clip's true words in place of the recognised ones
@@ -240,6 +243,16 @@ class Folding:
 
 
 @dataclass(frozen=True)
+class DurationPredictor:
+    """FastSpeech's predictor over characters (`pvlib.durations`)."""
+
+    vocabulary: str = " abcdefghijklmnopqrstuvwxyz,.'?!-"
+    dim: int = 64
+    kernel: int = 3
+    layers: int = 2
+
+
+@dataclass(frozen=True)
 class Adapters:
     """OES, FiLM and the emotion's embedding (`pvlib.adapters`); `blocks` of the DiT are tuned and modulated."""
 
@@ -314,6 +327,7 @@ class Profile:
     speaker_encoder: SpeakerEncoder = field(default_factory=SpeakerEncoder)
     recognizer: Recognizer = field(default_factory=Recognizer)
     adapters: Adapters = field(default_factory=Adapters)
+    duration_predictor: DurationPredictor = field(default_factory=DurationPredictor)
     persona: Persona = field(default_factory=Persona)
     sv2tts_encoder: GE2ENetwork = field(default_factory=GE2ENetwork)
     sv2tts_synthesizer: Synthesizer = field(default_factory=Synthesizer)

@@ -29,6 +29,7 @@ from pvlib.config import Profile
 if TYPE_CHECKING:
     from pvlib.adapters import Adapters
     from pvlib.backbone import Backbone
+    from pvlib.durations import DurationPredictor
     from pvlib.recognizer import CTCRecognizer, WhisperRecognizer
     from pvlib.speaker import SpeakerEncoder
     from pvlib.text_encoder import TextEncoder
@@ -38,7 +39,9 @@ M = TypeVar("M", bound=nn.Module)
 
 NAMES = ("backbone", "vocoder", "speaker_encoder", "recognizer")
 ADAPTERS = "adapters"  # trained here only, on one backbone
+DURATION_PREDICTOR = "duration-predictor"  # trained here only
 SV2TTS_NAMES = ("sv2tts-encoder", "sv2tts-synthesizer", "sv2tts-vocoder")  # trained here only
+ADDED = (ADAPTERS, DURATION_PREDICTOR, *SV2TTS_NAMES)  # whose absence is no fault
 
 BACKBONE_WEIGHTS = "F5TTS_v1_Base/model_1250000.safetensors"
 BACKBONE_VOCABULARY = "F5TTS_v1_Base/vocab.txt"
@@ -80,7 +83,7 @@ class WeightsError(RuntimeError):
 
 def weights_path(name: str, profile: Profile) -> Path:
     """Where the embedded weights of one model lie. Raises WeightsError on an unknown model name."""
-    if name not in (known := (*NAMES, ADAPTERS, *SV2TTS_NAMES)):
+    if name not in (known := (*NAMES, *ADDED)):
         raise WeightsError(f"no model {name!r}: choose one of {', '.join(known)}")
     return paths.CHECKPOINTS / profile.name / f"{name}.safetensors"
 
@@ -243,6 +246,14 @@ def load_adapters(profile: Profile, backbone: Backbone) -> Adapters:
     return _ready(
         Adapters(profile.adapters, backbone.transformer), own_state, str(path), backbone.device
     ).requires_grad_(False)
+
+
+def load_duration_predictor(profile: Profile, device: str | torch.device = "cpu") -> DurationPredictor:
+    """The duration predictor with its weights. Raises WeightsError."""
+    from pvlib.durations import DurationPredictor
+
+    model = DurationPredictor(profile.duration_predictor)
+    return _ready(model, read_weights(DURATION_PREDICTOR, profile), DURATION_PREDICTOR, device)
 
 
 def load_vocoder(profile: Profile, device: str | torch.device = "cpu") -> Vocoder:

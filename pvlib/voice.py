@@ -29,6 +29,7 @@ from pvlib.text import MAX_TEXT_CHARS, TextError, TextWarning, normalise
 if TYPE_CHECKING:
     from pvlib.adapters import Adapters
     from pvlib.backbone import Backbone
+    from pvlib.durations import DurationPredictor
     from pvlib.recognizer import CTCRecognizer, WhisperRecognizer
     from pvlib.speaker import SpeakerEncoder
     from pvlib.vocoder import Vocoder
@@ -142,6 +143,7 @@ class PersonaVoice:
         speaker_encoder: SpeakerEncoder,
         *,
         adapters: Adapters | None = None,
+        durations: DurationPredictor | None = None,
     ) -> None:
         """Raises ConfigError when a parameter asks for what this pipeline does not do."""
         _check_supported(profile.inference)
@@ -152,12 +154,17 @@ class PersonaVoice:
             )
         if profile.inference.use_adapters and adapters is None:
             raise ConfigError("use_adapters=True: no adapters were handed in; " + TRAIN_ADAPTERS)
+        if profile.inference.duration_predictor and durations is None:
+            raise ConfigError(
+                "duration_predictor=True: none was handed in; `pvlib train duration-predictor` makes it"
+            )
         self.profile = profile
         self.backbone = backbone
         self.vocoder = vocoder
         self.recognizer = recognizer
         self.speaker_encoder = speaker_encoder
         self.adapters = adapters if profile.inference.use_adapters else None
+        self.durations = durations if profile.inference.duration_predictor else None
 
     @classmethod
     def load(
@@ -176,7 +183,9 @@ class PersonaVoice:
         _check_supported(profile.inference)
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         backbone = hub.load_backbone(profile, device)
-        adapters = hub.load_adapters(profile, backbone) if profile.inference.use_adapters else None
+        wanted = profile.inference
+        adapters = hub.load_adapters(profile, backbone) if wanted.use_adapters else None
+        durations = hub.load_duration_predictor(profile, device) if wanted.duration_predictor else None
         return cls(
             profile,
             backbone,
@@ -184,6 +193,7 @@ class PersonaVoice:
             hub.load_recognizer(profile, device),
             hub.load_speaker_encoder(profile, device),
             adapters=adapters,
+            durations=durations,
         )
 
     @property
@@ -264,8 +274,14 @@ class PersonaVoice:
             self.inference,
             gate_mode=self.inference.film_gate,
             generated_frames=generated_frames,
-            seconds_of=self.backbone.seconds_of if self.inference.letter_durations else None,
+            seconds_of=self._seconds_of(),
         )
+
+    def _seconds_of(self) -> Callable[[str], float] | None:
+        """What tells the expected seconds of a text; None: the official formula does without."""
+        if self.durations:
+            return self.durations.seconds_of
+        return self.backbone.seconds_of if self.inference.letter_durations else None
 
     def synthesise(
         self,
@@ -562,6 +578,9 @@ def _check_supported(inference: Inference) -> None:
         raise ConfigError("grpo=True has no effect on a single sample; set best_of_n to 2 or more")
     if inference.letter_durations and inference.oracle_duration:
         raise ConfigError("letter_durations=True has no effect beside oracle_duration=True; set one of them")
+    if inference.duration_predictor and (inference.letter_durations or inference.oracle_duration):
+        other = "letter_durations" if inference.letter_durations else "oracle_duration"
+        raise ConfigError(f"duration_predictor=True and {other}=True both set the length; choose one of them")
     if not inference.laag_chunking and not inference.use_laag:
         raise ConfigError(
             "laag_chunking=False has no effect without LAAG; leave it out, or set use_laag=True"

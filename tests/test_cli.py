@@ -316,10 +316,9 @@ def test_clone_refuses_a_text_that_cannot_be_spoken(text, tmp_path, capsys):
 def test_info_as_json_tells_what_is_there(capsys):
     assert cli.main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    added = {hub.ADAPTERS, *hub.SV2TTS_NAMES}
-    assert set(facts["weights"]) == {*hub.NAMES, *added}
+    assert set(facts["weights"]) == {*hub.NAMES, *hub.ADDED}
     for name, weights in facts["weights"].items():
-        if name in added and not hub.weights_path(name, MINI).exists():
+        if name in hub.ADDED and not hub.weights_path(name, MINI).exists():
             assert weights == {"state": "not trained", "detail": f"`pvlib train {name}` makes it"}
             continue
         assert weights["state"] == "present" and len(weights["detail"]) == 64, (name, weights)

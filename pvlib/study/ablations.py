@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from pvlib import hub
+from pvlib import systems
 from pvlib.config import Profile, get_profile
 from pvlib.metrics.judges import Panel
 from pvlib.study import ledger, reported, statistics
@@ -30,13 +30,13 @@ MODULES = (
     "without front end",
 )
 ENTROPY = ("with CEAG", "with IEAG")  # switched off by the paper's own table of parameters
-RETIRED = {  # the paper's name of a module -> variants here; none yet where it has still to be trained
+RETIRED = {  # the paper's name of a module -> variants here
     "IBOP": ("IBOP",),
     "AM-ODE": ("AM-ODE",),
     "TD-CFG": ("TD-CFG",),
     "SBM": ("SBM",),
     "GRPO": ("GRPO",),
-    "Duration Predictor": (),
+    "Duration Predictor": ("duration predictor",),
     "Reference Enhancer": ("reference enhancer",),
     "Best-of-N": ("best of 3", "best of 3 with boost"),
 }
@@ -71,16 +71,14 @@ def system_of() -> dict[str, str]:
 
 def adapter_variants(profile: Profile | str) -> dict[str, str]:
     """As `variants`, of the pipeline with adapters, itself first; none where this profile's are not trained."""
-    profile = get_profile(profile) if isinstance(profile, str) else profile
-    if not hub.weights_path(hub.ADAPTERS, profile).exists():
-        return {}
     names = ledger.short_names()
-    return {names[short]: short for short in (WITH_ADAPTERS, *ADAPTERS)}
+    found = {names[short]: short for short in (WITH_ADAPTERS, *ADAPTERS)}
+    return {name: found[name] for name in systems.present(profile, found)}
 
 
 def system_names(profile: Profile | str) -> list[str]:
-    """The pipeline and every variant, as `evaluate` takes them. Raises LedgerError."""
-    return [SYSTEM, *variants(), *adapter_variants(profile)]
+    """The pipeline and every variant that the profile has weights for, as `evaluate` takes them. Raises LedgerError."""
+    return [*systems.present(profile, [SYSTEM, *variants()]), *adapter_variants(profile)]
 
 
 def rows(
@@ -113,7 +111,8 @@ def table(
 ) -> pd.DataFrame:
     """Variants against the pipeline, a line per variant and metric, with paired tests.
 
-    names: short name -> system, the pipeline's under `SYSTEM`; default: those of `variants`.
+    names: short name -> system, the pipeline's under `SYSTEM`; default: those of `variants`. A variant without rows
+    (a network that the profile has no weights of) has no line.
     Columns: variant, metric, n, left_out, pipeline, with_variant (means), difference (variant - pipeline) with a 95 %
     interval from resampled speakers (low, high), d (d_z, with d_low and d_high), test, p, p_wilcoxon, p_holm (Holm
     over this table). With fewer than six pairs there are means and no test.
@@ -121,10 +120,11 @@ def table(
     """
     by_short = dict(names or system_of())
     rows = in_stratum(rows, stratum)
-    own = rows[rows["system"] == by_short.get(SYSTEM, SYSTEM)]
+    own, measured = rows[rows["system"] == by_short.get(SYSTEM, SYSTEM)], set(rows["system"])
     lines = [
         {"variant": short, **_line(rows[rows["system"] == by_short[short]], own, metric)}
         for short in shorts
+        if by_short[short] in measured
         for metric in metrics
     ]
     columns = ["variant", "metric", "n", "left_out", "pipeline", "with_variant", "difference", "low", "high"]

@@ -14,6 +14,7 @@ PURPOSE = {
     "speaker_encoder": "ECAPA-TDNN: waveform to a 192-d voice, for SECS",
     "recognizer": "CTC recogniser: waveform to words, for WER and the clip's transcript",
     "adapters": "OES and FiLM with copies of the backbone's last blocks: voice, persona, emotion to how it is said",
+    "duration-predictor": "FastSpeech's duration predictor, retired by the paper: a text to seconds",
     "sv2tts-encoder": "SV2TTS, first network, beside Resemblyzer's: GE2E, a waveform to a 256-d voice",
     "sv2tts-synthesizer": "SV2TTS, second network: Tacotron 2, text and a voice to a mel spectrogram",
     "sv2tts-vocoder": "SV2TTS, third network: WaveRNN, mel spectrogram to waveform, sample by sample",
@@ -29,9 +30,8 @@ def write_cards(profile: Profile) -> Path:
         "own, on the dev split; what the models are worth on the test set stands in `data/results`. Written by",
         "`pvlib reproduce --record` from the JSON beside each file.",
     ]
-    added = (hub.ADAPTERS, *hub.SV2TTS_NAMES)
     for name, purpose in PURPOSE.items():
-        if name in added and not hub.weights_path(name, profile).is_file():
+        if name in hub.ADDED and not hub.weights_path(name, profile).is_file():
             lines += ["", f"## {name}", "", f"{purpose}. Not trained yet: `pvlib train {name}`."]
             continue
         card = hub.read_card(name, profile)

@@ -50,6 +50,8 @@ _OWN = {
     "sv2tts-griffin-lim": ("sv2tts-synthesizer",),
     "sv2tts-wavernn": ("sv2tts-synthesizer", "sv2tts-vocoder"),
 }
+# and those that a variant's parameter asks for
+_ASKED_FOR = {"use_adapters": hub.ADAPTERS, "duration_predictor": hub.DURATION_PREDICTOR}
 
 
 def parse(name: str) -> tuple[str, dict[str, object]]:
@@ -82,7 +84,9 @@ def lacking(name: str, profile: Profile | str) -> list[str]:
     error when they are read, as is a file that is there and damaged. Raises ConfigError on an unknown system.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    return [own for own in _OWN.get(parse(name)[0], ()) if not hub.weights_path(own, profile).is_file()]
+    base, parameters = parse(name)
+    needed = [*_OWN.get(base, ()), *(own for key, own in _ASKED_FOR.items() if parameters.get(key))]
+    return [own for own in needed if not hub.weights_path(own, profile).is_file()]
 
 
 def present(profile: Profile | str, names: Iterable[str] = NAMES) -> list[str]:

@@ -26,6 +26,7 @@ MODULE_OF_WEIGHTS = {
     "speaker_encoder": "pvlib.speaker",
     "recognizer": "pvlib.recognizer",
     "adapters": "pvlib.adapters",
+    "duration-predictor": "pvlib.durations",
 }
 PACKAGES = (
     "torch",

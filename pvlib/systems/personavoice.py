@@ -32,12 +32,15 @@ class PersonaVoiceSystem:
         self._voice: PersonaVoice | None = None
 
     def fingerprint(self) -> dict[str, Any]:
+        inference = self.profile.inference
         weights = ["backbone", "vocoder", "recognizer", "speaker_encoder"]
+        weights += [hub.ADAPTERS] if inference.use_adapters else []
+        weights += [hub.DURATION_PREDICTOR] if inference.duration_predictor else []
         return fingerprint(
             self.profile,
             modules=[__name__],
             inference=[field.name for field in fields(Inference)],
-            weights=[*weights, hub.ADAPTERS] if self.profile.inference.use_adapters else weights,
+            weights=weights,
             device=self.device,
         )
 
