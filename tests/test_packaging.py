@@ -124,7 +124,7 @@ FLOORS = {
     for floor, names in enumerate(
         [
             "config paths audio",
-            "oes film laag ceag persona persona_words retired alignment text",
+            "oes film laag ceag persona persona_words retired durations alignment text",
             "backbone vocoder recognizer speaker text_encoder adapters frontend hub fetch models",
             "voice",
             "systems metrics",
@@ -180,7 +180,7 @@ def test_imports_run_downwards():
 
 
 def test_the_cores_are_pure():
-    for name in ("oes", "film", "laag", "ceag", "persona", "retired"):
+    for name in ("oes", "film", "laag", "ceag", "persona", "retired", "durations"):
         path = ROOT / "pvlib" / f"{name}.py"
         if path.exists():
             assert internal_imports(path) <= {"config", "paths", "audio", f"{name}_words"}, name
