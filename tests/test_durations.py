@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from babble import babble
-from test_short_texts import TINY, Encoder, Recogniser, network  # noqa: F401  (a fixture)
+from tiny import TINY, Encoder, Recogniser
 
-from pvlib import config, hub, laag, paths, systems
+from pvlib import backbone, config, hub, laag, paths, systems
 from pvlib.config import MINI, PAPER, ConfigError
 from pvlib.durations import TYPICAL_SECONDS, DurationPredictor
 from pvlib.training import duration_predictor as trainer
@@ -82,12 +82,18 @@ def test_words_cut_out_of_an_utterance_keep_their_true_times(toy_corpus):
     assert rows.clips[0] == ("red fox. ", pytest.approx(0.9))  # the first second, from the first word on
 
 
-def pipeline(network, durations, **change):  # noqa: F811
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return backbone.build(TINY.backbone).eval()
+
+
+def pipeline(network, durations, **change):
     profile = replace(TINY, inference=replace(TINY.inference, **change))
     return PersonaVoice(profile, network, None, Recogniser(), Encoder(), durations=durations)
 
 
-def test_the_pipeline_takes_its_lengths_when_asked(network, trained_a_little):  # noqa: F811
+def test_the_pipeline_takes_its_lengths_when_asked(network, trained_a_little):
     usual = pipeline(network, trained_a_little)
     own = pipeline(network, trained_a_little, duration_predictor=True)
     job = Job(usual.reference(babble(1.0)), "lantern.")
@@ -99,7 +105,7 @@ def test_the_pipeline_takes_its_lengths_when_asked(network, trained_a_little):  
     assert before.frames == laag.duration(*asked)
 
 
-def test_what_cannot_work_is_refused(network, trained_a_little):  # noqa: F811
+def test_what_cannot_work_is_refused(network, trained_a_little):
     with pytest.raises(ConfigError, match="pvlib train duration-predictor"):
         pipeline(network, None, duration_predictor=True)
     for other in ("letter_durations", "oracle_duration"):

@@ -10,19 +10,12 @@ from importlib.resources import files
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny import TINY
 
 from pvlib import backbone, hub, paths, recognizer, speaker, vocoder
 from pvlib.config import MINI, PAPER
 from pvlib.hub import WeightsError
 
-TINY = replace(
-    MINI,
-    name="tiny",
-    backbone=replace(MINI.backbone, dim=32, depth=2, heads=2, dim_head=16, text_dim=16, conv_layers=1),
-    vocoder=replace(MINI.vocoder, dim=16, intermediate_dim=32, num_layers=1),
-    speaker_encoder=replace(MINI.speaker_encoder, channels=(16, 16, 16, 16, 48)),
-    recognizer=replace(MINI.recognizer, channels=16, hidden=16),
-)
 BUILDERS = {
     "backbone": backbone.build,
     "vocoder": vocoder.build,

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+import tiny
 import torch
 import yaml
 from babble import babble
@@ -19,12 +20,7 @@ from pvlib.systems.base import Request, true_transcript
 from pvlib.text import TextError, heard_until
 from pvlib.voice import SEEDS_APART, Job, PersonaVoice, Speech
 
-TINY = replace(
-    MINI,
-    inference=Inference(steps=4),
-    backbone=replace(MINI.backbone, dim=32, depth=2, heads=2, dim_head=16, text_dim=16, conv_layers=1),
-    vocoder=replace(MINI.vocoder, dim=16, intermediate_dim=32, num_layers=1),
-)
+TINY = replace(tiny.TINY, inference=Inference(steps=4))
 LONG = "The river keeps its secrets, and the hills keep theirs; nobody asks. " * 3
 SHORT_NAMES = yaml.safe_load((paths.DATA / "claims.yaml").read_text(encoding="utf-8"))["systems"]
 VARIANTS = sorted({name for name in SHORT_NAMES.values() if "@" in name})

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from babble import babble
+from tiny import TINY, Encoder, Recogniser
 
 from pvlib import audio, backbone, cli, laag, paths, systems
 from pvlib.config import MINI, PAPER, ConfigError, Inference
@@ -28,11 +29,6 @@ TEXTS = {  # of the splits as they were before there was a second manifest: the 
     "test-scrambled": "a792f64976d7856d",
     "train": "f25cc42eab64a72e",
 }
-TINY = replace(
-    MINI,
-    inference=Inference(steps=2),
-    backbone=replace(MINI.backbone, dim=32, depth=1, heads=2, dim_head=16, text_dim=16, conv_layers=1),
-)
 
 
 # The manifest
@@ -154,16 +150,6 @@ def test_what_has_no_rate_is_refused():
         laag.letter_duration(90, "", "no", letters(), tenth)
     with pytest.raises(ValueError, match="letter_prior_seconds"):
         laag.letter_duration(90, "... ", "no", letters(), tenth)
-
-
-class Recogniser:
-    def transcribe(self, waves):
-        return ["hello there" for _ in waves]
-
-
-class Encoder:
-    def embed(self, waves):
-        return torch.nn.functional.normalize(torch.ones(len(waves), 192), dim=-1)
 
 
 @pytest.fixture(scope="module")

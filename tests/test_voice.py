@@ -10,38 +10,17 @@ import pytest
 import soundfile
 import torch
 from babble import babble
+from tiny import TINY, Encoder, Recogniser
 
 from pvlib import audio, backbone, hub, laag, paths, text, vocoder
 from pvlib.adapters import Adapters
 from pvlib.audio import SAMPLE_RATE, AudioError, AudioWarning
-from pvlib.config import MINI, TRAITS, ConfigError, Inference
+from pvlib.config import MINI, TRAITS, ConfigError
 from pvlib.persona import PersonaError
 from pvlib.text import TextError, TextWarning
 from pvlib.voice import MAX_BATCH, AdapterWarning, Job, PersonaVoice, SynthesisError, prepare_text
 
-TINY = replace(
-    MINI,
-    inference=Inference(steps=2),
-    backbone=replace(MINI.backbone, dim=32, depth=2, heads=2, dim_head=16, text_dim=16, conv_layers=1),
-    vocoder=replace(MINI.vocoder, dim=16, intermediate_dim=32, num_layers=1),
-)
 LONG = "The river keeps its secrets, and the hills keep theirs; nobody asks. " * 4
-
-
-class Recogniser:
-    """Hears what it was told to hear."""
-
-    def __init__(self, hears: str = "hello there"):
-        self.hears, self.heard = hears, []
-
-    def transcribe(self, waves):
-        self.heard += waves
-        return [self.hears for _ in waves]
-
-
-class Encoder:
-    def embed(self, waves):
-        return torch.nn.functional.normalize(torch.ones(len(waves), 192), dim=-1)
 
 
 @pytest.fixture(scope="module")
