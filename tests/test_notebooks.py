@@ -39,7 +39,7 @@ from pvlib.study.measure import measure
 
 FILES = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 SAMPLES = 4
-MANY = ("07_ablations", "12_claims_ledger")  # of many variants, so run on a single utterance
+MANY = ("07_ablations", "12_claims_ledger")  # the variants, and who reads them, so run on a single utterance
 FORMULA = re.compile(r"\$\$.+?\$\$|\$[^$\n]+?\$", re.DOTALL)
 MEASURED = re.compile(r"\d\.\d|\d ?%|\d per cent")  # what a sentence would quote from a table
 

@@ -325,6 +325,16 @@ def test_an_interrupted_run_loses_no_finished_batch(place, at):
     assert third.made == []
 
 
+def test_finished_rows_are_had_without_work_or_not_at_all(place):
+    asked = {"samples": 8, "seed": 1, "judges": Ears()}
+    assert study.finished(PROFILE, [Hum()], **asked) is None
+    rows = run(Hum(), 8, seed=1)
+    idle = Hum()
+    pd.testing.assert_frame_equal(study.finished(PROFILE, [idle], **asked), rows)
+    assert study.finished(PROFILE, [idle, Hum("other")], **asked) is None
+    assert study.finished(PROFILE, [idle], **(asked | {"samples": 9})) is None and idle.made == []
+
+
 def test_a_larger_sample_reuses_the_smaller_one(place):
     run(Hum(), 8)
     more = Hum()

@@ -15,6 +15,7 @@ from pvlib.metrics.judges import Panel
 from pvlib.study import ledger, reported, statistics
 from pvlib.study.claims import Evidence
 from pvlib.study.evaluate import evaluate
+from pvlib.study.evaluate import finished as finished_rows
 from pvlib.study.manifest import Manifest
 from pvlib.study.measure import in_stratum
 from pvlib.study.pairs import LEAST, aligned, paired_line
@@ -100,6 +101,11 @@ def rows(
     count = utterances or size(samples)
     options = {"seed": seed, "manifest": manifest, "judges": judges, "progress": progress}
     return evaluate(profile, system_names(profile), count, **options)
+
+
+def finished(profile: Profile | str, samples: int, *, seed: int | None = None) -> pd.DataFrame | None:
+    """What `rows` would return, where all of it has been computed already; else None."""
+    return finished_rows(profile, system_names(profile), size(samples), seed=seed)
 
 
 def table(

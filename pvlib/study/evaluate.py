@@ -59,20 +59,55 @@ def evaluate(
     Raises ManifestError, WeightsError, RowsError, ConfigError, and RanksError where ranks share it.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    names = systems.present(profile, systems.MAIN) if names is None else names
     device = ranks.device if ranks and device is None else device
     manifest = manifest or manifests.read(profile.manifest)
     judges = judges or shared_judges(profile, device)
-    _check_enrolment(manifest, profile, judges)
-    if samples is None:
-        samples = min(profile.default_samples, len(manifest.table))
-    requests = manifest.requests(manifest.sample(samples, profile.seed if seed is None else seed))
-    chosen = [systems.create(name, profile, device) if isinstance(name, str) else name for name in names]
+    chosen, requests = _asked(profile, names, samples, seed, manifest, judges, device)
     if ranks:
         tables = _evaluate_shared(chosen, requests, manifest, judges, profile, progress, ranks)
     else:
         tables = [_evaluate_one(s, requests, manifest, judges, profile, progress) for s in chosen]
     return pd.concat(tables, ignore_index=True)
+
+
+def finished(
+    profile: Profile | str,
+    names: Iterable[str | System] | None = None,
+    samples: int | None = None,
+    *,
+    seed: int | None = None,
+    manifest: Manifest | None = None,
+    judges: Panel | None = None,
+) -> pd.DataFrame | None:
+    """What `evaluate` would return, where all rows are there already; None where one is missing. Computes nothing."""
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    manifest = manifest or manifests.read(profile.manifest)
+    judges = judges or shared_judges(profile)
+    chosen, requests = _asked(profile, names, samples, seed, manifest, judges, None)
+    keys = list(_by_key(requests, manifest))
+    stores = [working(system, judges, profile) for system in chosen]
+    if any(store.missing(keys) for store in stores):
+        return None
+    return pd.concat([store.get(keys) for store in stores], ignore_index=True)
+
+
+def _asked(
+    profile: Profile,
+    names: Iterable[str | System] | None,
+    samples: int | None,
+    seed: int | None,
+    manifest: Manifest,
+    judges: Panel,
+    device: torch.device | str | None,
+) -> tuple[list[System], list[Request]]:
+    names = systems.present(profile, systems.MAIN) if names is None else names
+    _check_enrolment(manifest, profile, judges)
+    if samples is None:
+        samples = min(profile.default_samples, len(manifest.table))
+    requests = manifest.requests(manifest.sample(samples, profile.seed if seed is None else seed))
+    return [
+        systems.create(name, profile, device) if isinstance(name, str) else name for name in names
+    ], requests
 
 
 def shared_judges(profile: Profile, device: torch.device | str | None = None) -> Judges:

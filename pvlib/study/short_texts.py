@@ -22,6 +22,7 @@ from pvlib.metrics.judges import Panel
 from pvlib.study import ledger, manifest, statistics
 from pvlib.study.comparisons import many
 from pvlib.study.evaluate import evaluate
+from pvlib.study.evaluate import finished as finished_rows
 from pvlib.study.manifest import Manifest
 from pvlib.study.measure import in_stratum, measure
 from pvlib.study.pairs import LEAST, aligned
@@ -94,6 +95,16 @@ def rows(
     count = utterances or size(profile, samples, len(texts.table))
     options = {"seed": seed, "manifest": texts, "judges": judges, "progress": progress}
     return evaluate(profile, system_names(), count, **options)
+
+
+def finished(profile: Profile | str, samples: int, *, seed: int | None = None) -> pd.DataFrame | None:
+    """What `rows` would return, where all of it has been computed already; else, or without such a manifest, None."""
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    if not profile.ultra_short:
+        return None
+    texts = read(profile)
+    count = size(profile, samples, len(texts.table))
+    return finished_rows(profile, system_names(), count, seed=seed, manifest=texts)
 
 
 def named(rows: pd.DataFrame) -> pd.DataFrame:
