@@ -72,9 +72,9 @@ class Needs:
 
 NOTEBOOKS = {
     "00_start_here": Needs(demo=True),
-    "01_the_one_second_reference": Needs(recorded=False),
+    "01_the_one_second_reference": Needs(),
     "02_oes_and_film": Needs(recorded=False),
-    "03_laag": Needs(recorded=False),
+    "03_laag": Needs(),
     "04_ceag_and_attention": Needs(),
     "05_persona_and_emotion": Needs(),
     "06_main_results": Needs(rows=True, demo=True, speed=True),
@@ -82,9 +82,9 @@ NOTEBOOKS = {
     "08_catastrophic_failures": Needs(rows=True),
     "09_pareto_frontier": Needs(rows=True, vocoders=True, speed=True, sweep=True),
     "10_waveforms_and_spectrograms": Needs(rows=True),
-    "11_sv2tts_in_three_networks": Needs(recorded=False),
+    "11_sv2tts_in_three_networks": Needs(),
     "12_claims_ledger": Needs(rows=True, speed=True),
-    "13_beyond_the_paper": Needs(rows=True, short=True, embedded=True),
+    "13_beyond_the_paper": Needs(rows=True, short=True, embedded=True, recorded=False),
     "A1_how_the_models_learnt": Needs(rows=True, embedded=True),
 }
 
