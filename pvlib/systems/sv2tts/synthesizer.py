@@ -26,7 +26,8 @@ from pvlib.text import TextWarning, normalise
 SEEDS_PER_TEXT = 1000  # piece k of a text draws its dropout from seed * 1000 + k
 KERNEL = 5  # of the text encoder's convolutions
 PAD = 0  # token of padding; character k of the vocabulary is token k + 1
-SILENCE = -1.0  # a scaled mel at its floor
+MEL_MEAN, MEL_SPREAD = -2.0, 2.0  # about those of log-mels of speech
+SILENCE = (log(MEL_FLOOR) - MEL_MEAN) / MEL_SPREAD  # a scaled mel at its floor
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,13 @@ class TextStage(Protocol):
 
 
 def scaled(mel: Tensor) -> Tensor:
-    """Log-mels of `audio.mel` brought to about -1 (its floor) to 1: 1 - 2 mel / log(1e-5)."""
-    return 1 - 2 * mel / log(MEL_FLOOR)
+    """Log-mels of `audio.mel` brought to about zero mean and unit variance."""
+    return (mel - MEL_MEAN) / MEL_SPREAD
 
 
 def unscaled(mel: Tensor) -> Tensor:
     """The inverse of `scaled`, no lower than the floor of `audio.mel`."""
-    return ((1 - mel) * log(MEL_FLOOR) / 2).clamp(min=log(MEL_FLOOR))
+    return (mel * MEL_SPREAD + MEL_MEAN).clamp(min=log(MEL_FLOOR))
 
 
 def build(config: Config) -> Synthesizer:
@@ -87,6 +88,8 @@ class Synthesizer(Tacotron2):
         )
         # the class makes encoder and decoder equally wide; only the decoder has the voice beside the text
         self.encoder = type(self.encoder)(config.text_dim, config.encoder_layers, KERNEL)
+        # and lets the postnet begin with noise as loud as speech: here it begins with silence
+        nn.init.zeros_(self.postnet.convolutions[-1][1].weight)
         self.config, self.limits = config, limits or AttentionLimits()
         self.index = {character: k + 1 for k, character in enumerate(config.vocabulary)}
 
