@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from pvlib import paths, systems
+from pvlib.config import MINI
 from pvlib.study import ablations, ledger, look, manifest, plots, reported, statistics
 
 SECS = ("secs_ecapa_clip", "secs_ecapa_speaker", "secs_ge2e_clip", "secs_ge2e_speaker")
@@ -128,7 +129,7 @@ def test_variants_of_the_adapters_stand_against_the_pipeline_with_them(rows, mon
 
 
 def test_a_share_is_ablated():
-    assert [ablations.size(n) for n in (4, 20, 40, 120, 200)] == [4, 6, 6, 15, 25]
+    assert [ablations.size(MINI, n) for n in (1, 4, 40, 199, 200)] == [1, 3, 3, 3, 25]
 
 
 def test_rows_are_asked_for_by_name(monkeypatch):
@@ -142,9 +143,9 @@ def test_rows_are_asked_for_by_name(monkeypatch):
     ablations.rows("mini", 40, seed=1)
     others = systems.present("mini", ablations.variants())
     assert asked["names"] == ["personavoice", *others, *ablations.adapter_variants("mini")]
-    assert len(others) > 15 and (asked["samples"], asked["seed"]) == (6, 1)
-    ablations.rows("mini", 40, utterances=3)
-    assert asked["samples"] == 3
+    assert len(others) > 15 and (asked["samples"], asked["seed"]) == (3, 1)
+    ablations.rows("mini", 40, utterances=7)
+    assert asked["samples"] == 7
 
 
 def test_effects_are_drawn_where_they_were_found(rows, tmp_path):

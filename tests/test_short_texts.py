@@ -399,7 +399,7 @@ def test_jobs_share_all_rows_that_notebooks_read(calls, monkeypatch):
     assert shared == [
         (3, "", main, 40),
         (3, "", [sweeps.variant(MINI, *pair) for pair in sweeps.grid()], sweeps.size(40)),
-        (3, "", ablations.system_names(MINI), ablations.size(40)),
+        (3, "", ablations.system_names(MINI), 3),
         (3, "mini-ultra-short", short_texts.system_names(), 16),
     ]
     demo = (1, "demo", list(reproduce.DEMO_SYSTEMS), None)

@@ -47,13 +47,13 @@ ADAPTERS = ("without OES", "env_weight 1", "without FiLM", "without FiLM gate") 
 METRICS = ("secs_ecapa_clip", "wer_capped")
 CRITERION = 0.1  # |d| that the paper asks of a module
 
-SHARE = 8  # one utterance in so many of the study is ablated: there are many variants
-FEWEST = 6  # but no fewer than this, where there are so many
+SHARE = 8  # one utterance in so many of a complete study is ablated: there are many variants
+QUICK = 3  # utterances of another: too few for a test, enough to see and hear each variant at work
 
 
-def size(samples: int) -> int:
-    """How many utterances each variant takes of a study with `samples`: a share of them."""
-    return min(samples, max(FEWEST, samples // SHARE))
+def size(profile: Profile, samples: int) -> int:
+    """How many utterances each variant takes of a study with `samples`: a share of a complete one, else `QUICK`."""
+    return samples // SHARE if samples >= profile.samples else min(samples, QUICK)
 
 
 def variants() -> dict[str, str]:
@@ -94,18 +94,19 @@ def rows(
 ) -> pd.DataFrame:
     """Rows of the pipeline and of every variant, computed and cached as `evaluate` does.
 
-    samples: utterances of the study; its first `utterances` are taken, or `size(samples)` where that is 0. Raises
+    samples: utterances of the study; its first `utterances` are taken, or `size` where that is 0. Raises
     what `evaluate` raises.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    count = utterances or size(samples)
+    count = utterances or size(profile, samples)
     options = {"seed": seed, "manifest": manifest, "judges": judges, "progress": progress}
     return evaluate(profile, system_names(profile), count, **options)
 
 
 def finished(profile: Profile | str, samples: int, *, seed: int | None = None) -> pd.DataFrame | None:
     """What `rows` would return, where all of it has been computed already; else None."""
-    return finished_rows(profile, system_names(profile), size(samples), seed=seed)
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    return finished_rows(profile, system_names(profile), size(profile, samples), seed=seed)
 
 
 def table(

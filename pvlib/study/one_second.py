@@ -107,7 +107,7 @@ def rows(
     options: of `evaluate`, which computes and caches them. Raises what it raises.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    count = utterances or min(MOST, ablations.size(samples))
+    count = utterances or min(MOST, ablations.size(profile, samples))
     by_short = {short: system for system, short in ablations.variants().items()}
     names = [ablations.SYSTEM, *(by_short[short] for short in VARIANTS)]
     return evaluate(profile, names, count, seed=seed, **options)
