@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from pvlib import audio, config, paths
+from pvlib import audio, config, paths, systems
 from pvlib.metrics.judges import Verdict
 from pvlib.study import evaluate as study
 from pvlib.study import manifest as manifests
@@ -477,6 +477,22 @@ def test_verify_notices_similarity_words_and_failures(place):
     rows.loc[3, "wer"] += 0.01
     row_files.write_text(path, row_files.to_csv(rows))
     assert check(Hum()).agreeing == 19
+
+
+def test_verify_looks_at_every_part_of_the_record(place, monkeypatch):
+    recorded()
+    provenance.record(PROFILE, [Hum()], 6, judges=Ears(), part=row_files.VARIANTS)
+    assert len(row_files.committed("mini/variants")) == 6
+    monkeypatch.setattr(systems, "create", lambda name, *_: Hum(name))
+    options = {"seed": 1, "judges": Ears(), "progress": False}
+    report = verify.verify(PROFILE, 26, **options)
+    assert report.ok and len(report.checks) == 26
+    path = paths.RESULTS / "mini/variants/hum.csv"
+    rows = row_files.read_csv(path)
+    rows.loc[3, "wer"] += 0.01
+    row_files.write_text(path, row_files.to_csv(rows))
+    report = verify.verify(PROFILE, 26, **options)
+    assert report.agreeing == 25 and not report.ok
 
 
 def test_verify_is_more_lenient_on_another_processor(place):

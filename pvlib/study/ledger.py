@@ -235,8 +235,7 @@ def evidence(
 
 def _committed(profile: str) -> pd.DataFrame | None:
     """Recorded rows, None where nothing was recorded. Raises LedgerError where a system lost some."""
-    folder = paths.RESULTS / profile
-    if not (folder / "provenance.json").exists():
+    if not row_files.is_recorded(profile):
         return None
     recorded = row_files.provenance(profile)
     rows = row_files.committed(profile)
@@ -244,7 +243,7 @@ def _committed(profile: str) -> pd.DataFrame | None:
         if own["utterance"].nunique() != recorded["samples"]:
             raise LedgerError(
                 f"{row_files.committed_path(profile, name)} holds {own['utterance'].nunique()} utterances of the "
-                f"{recorded['samples']} recorded; restore it with `git checkout -- {folder}`"
+                f"{recorded['samples']} recorded; restore it with `git checkout -- {paths.RESULTS / profile}`"
             )
     return rows
 

@@ -116,6 +116,11 @@ def committed_path(profile: str, system: str) -> Path:
     return paths.RESULTS / profile / f"{system}.csv"
 
 
+def is_recorded(profile: str) -> bool:
+    """Whether rows were recorded at a place."""
+    return (paths.RESULTS / profile / "provenance.json").exists()
+
+
 def committed(profile: str, systems: Iterable[str] | None = None) -> pd.DataFrame:
     """Recorded rows of some systems, by default of all that provenance names. Raises RowsError."""
     systems = provenance(profile)["systems"] if systems is None else systems

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
@@ -100,42 +101,53 @@ def verify(
 ) -> VerifyReport:
     """Synthesise random committed rows again, without any cached row, and compare them with what was recorded.
 
-    rows: how many, over all systems (all of them when there are fewer). seed: of the choice; None draws one, which
-    the report names. names: systems to choose from (default: all that were recorded).
+    rows: how many, over all systems and parts of the record (all of them when there are fewer). seed: of the choice;
+    None draws one, which the report names. names: systems to choose from, of the main part alone (default: all).
     On the recorded machine's kind of processor WER must be equal and SECS within 0.005 in every row; on another, WER
     within 0.1 and SECS within 0.05 in nine rows of ten. A row that failed must fail again.
     Raises RowsError when nothing was recorded, ManifestError when the manifest lacks a recorded utterance.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    recorded = row_files.provenance(profile.name)
-    makers = {
-        (name if isinstance(name, str) else name.name): name for name in (names or list(recorded["systems"]))
-    }
-    manifest = manifest or manifests.read(profile.manifest)
+    given = None if names is None else {(n if isinstance(n, str) else n.name): n for n in names}
+    parts = _parts(profile, manifest, main_only=given is not None)
+    recorded = {place: row_files.provenance(place) for place in parts}
     judges = judges or shared_judges(profile, device)
-    committed = row_files.committed(profile.name, makers)
+    committed = pd.concat(
+        [row_files.committed(place, given).assign(place=place) for place in parts], ignore_index=True
+    )
     seed = secrets.randbelow(2**31) if seed is None else seed
     size = min(rows, len(committed))
     chosen = committed.iloc[np.random.default_rng(seed).choice(len(committed), size=size, replace=False)]
-    same = provenance.same_machine(recorded["machine"], provenance.machine())
+    same = provenance.same_machine(recorded[profile.name]["machine"], provenance.machine())
     tolerances = (SAME_WER, SAME_SECS) if same else (OTHER_WER, OTHER_SECS)
     checks, changed = [], []
     with tqdm(total=len(chosen), desc="verify", unit="row", disable=not progress) as bar:
-        for name in dict.fromkeys(chosen["system"]):
-            maker = makers[name]
+        for (place, name), part in chosen.groupby(["place", "system"], sort=False):
+            maker = name if given is None else given[name]
             system = systems.create(maker, profile, device) if isinstance(maker, str) else maker
-            if _changed(system, recorded["systems"].get(name, {})):
+            if _changed(system, recorded[place]["systems"].get(name, {})) and name not in changed:
                 changed.append(name)
-            part = chosen[chosen["system"] == name]
-            requests = _requests(manifest, list(part["utterance"]))
+            requests = _requests(parts[place], list(part["utterance"]))
             for start in range(0, len(requests), system.batch_size):
                 batch = requests[start : start + system.batch_size]
-                again = judge(system, batch, system.synthesise(batch), manifest, judges)
+                again = judge(system, batch, system.synthesise(batch), parts[place], judges)
                 old = part.iloc[start : start + system.batch_size].to_dict("records")
                 checks += [_compare(a, b, *tolerances) for a, b in zip(old, again, strict=True)]
                 bar.update(len(batch))
     needed = size if same else size - int(size * (1 - OTHER_SHARE) + ROUNDING)
     return VerifyReport(profile.name, seed, same, *tolerances, needed, tuple(checks), tuple(changed))
+
+
+def _parts(profile: Profile, manifest: Manifest | None, main_only: bool) -> dict[str, Manifest]:
+    """What was recorded of a profile: the study, the variants, the second manifest; place -> manifest."""
+    main = manifest or manifests.read(profile.manifest)
+    others = {} if main_only else {f"{profile.name}/{row_files.VARIANTS}": main}
+    if profile.ultra_short and not main_only:
+        place = row_files.part_of(profile.name, profile.ultra_short)
+        others |= {place: manifests.read(profile.ultra_short)} if row_files.is_recorded(place) else {}
+    return {profile.name: main} | {
+        place: own for place, own in others.items() if row_files.is_recorded(place)
+    }
 
 
 def _requests(manifest: Manifest, utterances: list[str]) -> list[Any]:
