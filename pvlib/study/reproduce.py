@@ -78,13 +78,13 @@ NOTEBOOKS = {
     "04_ceag_and_attention": Needs(),
     "05_persona_and_emotion": Needs(),
     "06_main_results": Needs(rows=True, demo=True, speed=True),
-    "07_ablations": Needs(ablations=True, recorded=False),
+    "07_ablations": Needs(ablations=True),
     "08_catastrophic_failures": Needs(rows=True),
     "09_pareto_frontier": Needs(rows=True, vocoders=True, speed=True, sweep=True),
     "10_waveforms_and_spectrograms": Needs(rows=True),
     "11_sv2tts_in_three_networks": Needs(),
     "12_claims_ledger": Needs(rows=True, speed=True),
-    "13_beyond_the_paper": Needs(rows=True, short=True, embedded=True, recorded=False),
+    "13_beyond_the_paper": Needs(rows=True, short=True, embedded=True),
     "A1_how_the_models_learnt": Needs(rows=True, embedded=True),
 }
 
