@@ -82,7 +82,7 @@ NOTEBOOKS = {
     "08_catastrophic_failures": Needs(rows=True),
     "09_pareto_frontier": Needs(rows=True, vocoders=True, speed=True, sweep=True),
     "10_waveforms_and_spectrograms": Needs(rows=True),
-    "11_sv2tts_in_three_networks": Needs(),
+    "11_sv2tts_in_three_networks": Needs(recorded=False),
     "12_claims_ledger": Needs(rows=True, speed=True),
     "13_beyond_the_paper": Needs(rows=True, short=True, embedded=True),
     "A1_how_the_models_learnt": Needs(rows=True, embedded=True),
