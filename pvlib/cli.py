@@ -551,7 +551,11 @@ def speed(arguments: argparse.Namespace) -> None:
 @command(
     "train",
     argument(
-        "name", type=_model, choices=(*TRAINABLE, "all"), help="which model, or the four of `mini` in turn"
+        "name",
+        type=_model,
+        choices=(*TRAINABLE, "all"),
+        metavar="NAME",
+        help=f"{', '.join(TRAINABLE)}; or all, the first four in turn",
     ),
     argument("--minutes", type=_duration, help="time budget of this call; of `all`, shared by the four"),
     argument("--steps", type=_positive, help="optimiser steps in all, of one model"),
