@@ -141,13 +141,16 @@ def verify(
 def _parts(profile: Profile, manifest: Manifest | None, main_only: bool) -> dict[str, Manifest]:
     """What was recorded of a profile: the study, the variants, the second manifest; place -> manifest."""
     main = manifest or manifests.read(profile.manifest)
-    others = {} if main_only else {f"{profile.name}/{row_files.VARIANTS}": main}
-    if profile.ultra_short and not main_only:
-        place = row_files.part_of(profile.name, profile.ultra_short)
-        others |= {place: manifests.read(profile.ultra_short)} if row_files.is_recorded(place) else {}
-    return {profile.name: main} | {
-        place: own for place, own in others.items() if row_files.is_recorded(place)
-    }
+    found = {profile.name: main}
+    if main_only:
+        return found
+    if row_files.is_recorded(place := f"{profile.name}/{row_files.VARIANTS}"):
+        found[place] = main
+    if profile.ultra_short and row_files.is_recorded(
+        place := row_files.part_of(profile.name, profile.ultra_short)
+    ):
+        found[place] = manifests.read(profile.ultra_short)
+    return found
 
 
 def _requests(manifest: Manifest, utterances: list[str]) -> list[Any]:

@@ -37,8 +37,10 @@ class Rows:
         self.corpus: Corpus = open_split(split)
         table = self.corpus.table
         self.seconds = table["samples"].to_numpy() / SAMPLE_RATE
-        self.mates = {name: rows.index.to_numpy() for name, rows in table.groupby("speaker")}
         self.clips = [self._clip(i) for i in range(len(table))]
+        self.mates = {  # a speaker's utterances that say something in their first second
+            name: [k for k in rows.index if self.clips[k]] for name, rows in table.groupby("speaker")
+        }
 
     def _clip(self, i: int) -> tuple[str, float] | None:
         """The text of utterance i's first second, closed off, and its seconds from the first word on."""
@@ -51,14 +53,13 @@ class Rows:
     def span(self, i: int, first: int, count: int) -> tuple[str, float]:
         """`count` words of utterance i, as a text, and their seconds."""
         words = self.corpus.words(i)[first : first + count]
-        return " ".join(self.corpus.table.text.iat[i].split()[first : first + count]), words[-1][2] - words[
-            0
-        ][1]
+        text = " ".join(self.corpus.table.text.iat[i].split()[first : first + count])
+        return text, words[-1][2] - words[0][1]
 
     def row(self, i: int, rng: np.random.Generator, pause: float) -> tuple[str, float, str, float]:
         """Text, its seconds, and a clip of the same speaker (text, seconds), at random. pause: around the words."""
         table = self.corpus.table
-        mates = [k for k in self.mates[table.speaker.iat[i]] if self.clips[k]]
+        mates = self.mates[table.speaker.iat[i]]
         clip = self.clips[mates[rng.integers(len(mates))]] if mates else (laag.boundary("a"), 0.1)
         if rng.random() < SPAN_SHARE:
             total = len(self.corpus.words(i))
@@ -138,10 +139,7 @@ def evaluate(
     """
     model.eval()
     first = Rows(splits[0])
-    clips = {
-        name: next((first.clips[k] for k in mates if first.clips[k]), None)
-        for name, mates in first.mates.items()
-    }
+    clips = {name: first.clips[mates[0]] for name, mates in first.mates.items() if mates}
     found: dict[str, list[float]] = {name: [] for name in GROUPS}
     for split in splits:
         rows = first if split == splits[0] else Rows(split)
@@ -149,7 +147,7 @@ def evaluate(
         asked = [
             (table.text.iat[i], float(rows.seconds[i]), *clips[table.speaker.iat[i]])
             for i in range(len(table))
-            if clips.get(table.speaker.iat[i])
+            if table.speaker.iat[i] in clips
         ]
         for start in range(0, len(asked), ROWS):
             part = asked[start : start + ROWS]
