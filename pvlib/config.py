@@ -126,6 +126,8 @@ class Backbone:
     uniform upsampling) or "durations" (each character stretched over its expected share of the frames; a
     departure from F5-TTS, see the README).
     stack: mel frames side by side in one transformer token; 1 is the official layout.
+    prediction: what the layers foretell, the "velocity" (F5-TTS) or the "speech" that it leads to
+    (`backbone.SpeechDiT`); the model returns the velocity either way.
     """
 
     dim: int = 256
@@ -137,6 +139,7 @@ class Backbone:
     conv_layers: int = 3
     stack: int = 2
     text_conditioning: str = "durations"
+    prediction: str = "speech"
     pe_attn_head: int | None = None
     attn_mask_enabled: bool = True
     vocabulary: str = " abcdefghijklmnopqrstuvwxyz,.'?!-"  # "" takes the checkpoint's vocab.txt
@@ -358,6 +361,7 @@ PAPER = Profile(
         conv_layers=4,
         stack=1,
         text_conditioning="padded",
+        prediction="velocity",
         vocabulary="",
     ),
     vocoder=Vocoder(dim=512, intermediate_dim=1536, num_layers=8),

@@ -1,11 +1,11 @@
-"""What every test shares: two threads, a plotting backend without a window, quiet third parties."""
+"""What every test shares: two threads (or OMP_NUM_THREADS), a plotting backend without a window, quiet third parties."""
 
 from __future__ import annotations
 
 import json
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+THREADS = int(os.environ.setdefault("OMP_NUM_THREADS", "2"))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["MPLBACKEND"] = "Agg"
 
@@ -17,14 +17,14 @@ import torch
 from pvlib import paths
 
 matplotlib.use("Agg")
-torch.set_num_threads(2)
+torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(autouse=True)
 def _same_threads_after_each_test():
     """Some packages set torch's threads on import; a test must not slow down the next."""
     yield
-    torch.set_num_threads(2)
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture

@@ -4,15 +4,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+from f5_tts.model.backbones.dit import DiT
 
 from pvlib import backbone, ceag, config
 
-CASES = [(c, s) for c in ("durations", "average", "padded") for s in (1, 2)]
+CASES = [
+    (c, s, p) for c in ("durations", "average", "padded") for s in (1, 2) for p in ("speech", "velocity")
+]
 
 
-def tiny(conditioning: str, stack: int) -> backbone.Backbone:
+def tiny(conditioning: str, stack: int, prediction: str = "speech") -> backbone.Backbone:
     small = dict(dim=64, depth=2, heads=2, dim_head=32, text_dim=32)
-    settings = replace(config.Backbone(), **small, stack=stack, text_conditioning=conditioning)
+    settings = replace(
+        config.Backbone(), **small, stack=stack, text_conditioning=conditioning, prediction=prediction
+    )
     torch.manual_seed(0)
     model = backbone.build(settings).eval()
     for parameter in model.parameters():  # the official initialisation makes the velocity zero
@@ -26,9 +31,9 @@ def item(**changes) -> backbone.Item:
     return replace(base, **changes)
 
 
-@pytest.mark.parametrize(("conditioning", "stack"), CASES)
-def test_one_row_equals_the_official_sampler(conditioning, stack):
-    model, row = tiny(conditioning, stack), item()
+@pytest.mark.parametrize(("conditioning", "stack", "prediction"), CASES)
+def test_one_row_equals_the_official_sampler(conditioning, stack, prediction):
+    model, row = tiny(conditioning, stack, prediction), item()
     ours = model.sample([row], steps=8)[0]
     official, _ = model.cfm.sample(
         row.mel[None], [row.reference_text + row.text], row.frames,
@@ -38,9 +43,9 @@ def test_one_row_equals_the_official_sampler(conditioning, stack):
     torch.testing.assert_close(ours, official[0], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(("conditioning", "stack"), CASES)
-def test_a_batch_equals_its_rows(conditioning, stack):
-    model = tiny(conditioning, stack)
+@pytest.mark.parametrize(("conditioning", "stack", "prediction"), CASES)
+def test_a_batch_equals_its_rows(conditioning, stack, prediction):
+    model = tiny(conditioning, stack, prediction)
     rows = [
         item(pinned=conditioning == "durations"),
         item(frames=231, seed=9, text="no", cfg_strength=1.5),
@@ -51,6 +56,35 @@ def test_a_batch_equals_its_rows(conditioning, stack):
         assert together.shape == (row.frames, 100)
         tolerance = 1e-3 if conditioning == "padded" else 2e-5  # the official text encoder lets padding in
         torch.testing.assert_close(together, alone, atol=tolerance, rtol=0)
+
+
+def test_foretold_speech_is_where_its_velocity_leads():
+    model = tiny("durations", 2)
+    text, mask = model.encode(["the cat sat"] * 3), torch.ones(3, 40, dtype=torch.bool)
+    x, cond = torch.randn(3, 40, 200), torch.randn(3, 40, 200)
+    time = torch.tensor([0.0, 0.5, 0.9])
+    given = dict(x=x, cond=cond, text=text, time=time, mask=mask)
+    velocity = model.transformer(**given)
+    speech = DiT.forward(model.transformer, **given)
+    torch.testing.assert_close(x + (1 - time)[:, None, None] * velocity, speech)
+    one_time = dict(x=x, cond=cond, text=text, time=torch.tensor(0.5), mask=mask)
+    both = model.transformer(**one_time, cfg_infer=True)
+    torch.testing.assert_close(x + 0.5 * both[:3], DiT.forward(model.transformer, **one_time))
+    without = DiT.forward(model.transformer, **one_time, drop_audio_cond=True, drop_text=True)
+    torch.testing.assert_close(x + 0.5 * both[3:], without)
+
+
+def test_the_last_moment_divides_by_no_less():
+    model = tiny("durations", 2)
+    given = dict(x=torch.randn(1, 9, 200), cond=torch.zeros(1, 9, 200), text=model.encode(["a"]))
+    given |= dict(time=torch.ones(1), mask=torch.ones(1, 9, dtype=torch.bool))
+    expected = (DiT.forward(model.transformer, **given) - given["x"]) / backbone.LAST_STRETCH
+    torch.testing.assert_close(model.transformer(**given), expected)
+
+
+def test_an_unknown_prediction_is_refused():
+    with pytest.raises(config.ConfigError, match="velocity or speech"):
+        tiny("durations", 2, "noise")
 
 
 def test_the_reference_is_kept_and_the_seed_repeats():
