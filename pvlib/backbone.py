@@ -27,23 +27,21 @@ from pvlib.audio import HOP_LENGTH, N_FFT, N_MELS, SAMPLE_RATE, WIN_LENGTH
 
 BOUNDARY_SECONDS = 0.12  # the mark between reference and generated text sounds this long
 FILLER = -1
-LAST_STRETCH = 0.05  # of the sampling time, within which the foretold speech is divided by no less
 
 
-class SpeechDiT(DiT):
-    """The official DiT, its layers foretelling the speech y; what it returns is the velocity (y - x) / (1 - t).
+class SkipDiT(DiT):
+    """The official DiT with one more skip connection: the velocity is what its layers make, minus the input x.
 
-    To foretell the velocity, a narrow network must carry the noise of all channels of x from end to end, which leaves
-    little of its width to the speech (Li & He, 2025, "Back to Basics: Let Denoising Generative Models Denoise").
-    Loss and sampler are those of the velocity.
+    The velocity is speech minus noise, y - n, so plain layers must carry the noise of all channels of x from end to end,
+    and that leaves little of a narrow network to the speech (Li & He, 2025, "Back to Basics: Let Denoising
+    Generative Models Denoise"). Here they make y (1 + t) - n t: the speech alone at t = 0, where what is said is
+    decided, and never more than twice of it. Loss and sampler are those of the velocity.
     """
 
     def forward(self, x: Tensor, cond: Tensor, text: Tensor, time: Tensor, **options) -> Tensor:
         """As the official `DiT.forward`: (b, n, d), with `cfg_infer` the conditional rows before the others."""
-        speech = super().forward(x, cond, text, time, **options).float()
-        rows = len(speech) // len(x)
-        left = (1 - time.float()).clamp(min=LAST_STRETCH).expand(len(x)).repeat(rows)
-        return (speech - x.float().repeat(rows, 1, 1)) / left[:, None, None]
+        made = super().forward(x, cond, text, time, **options).float()
+        return made - x.float().repeat(len(made) // len(x), 1, 1)
 
 
 class AlignedTextEmbedding(TextEmbedding):
@@ -183,11 +181,9 @@ class Backbone(nn.Module):
         conditioning = settings.text_conditioning
         if conditioning not in ("padded", "average", "durations"):
             raise config.ConfigError(f"no text conditioning {conditioning!r}: padded, average or durations")
-        if settings.prediction not in (networks := {"velocity": DiT, "speech": SpeechDiT}):
-            raise config.ConfigError(f"no prediction {settings.prediction!r}: velocity or speech")
         with warnings.catch_warnings():  # about the memory that a mask takes on a GPU, in every run
             warnings.filterwarnings("ignore", message="attn_mask_enabled")
-            transformer = networks[settings.prediction](
+            transformer = (SkipDiT if settings.input_skip else DiT)(
                 dim=settings.dim,
                 depth=settings.depth,
                 heads=settings.heads,

@@ -126,8 +126,7 @@ class Backbone:
     uniform upsampling) or "durations" (each character stretched over its expected share of the frames; a
     departure from F5-TTS, see the README).
     stack: mel frames side by side in one transformer token; 1 is the official layout.
-    prediction: what the layers foretell, the "velocity" (F5-TTS) or the "speech" that it leads to
-    (`backbone.SpeechDiT`); the model returns the velocity either way.
+    input_skip: the layers make the velocity plus their input, not the velocity (`backbone.SkipDiT`).
     """
 
     dim: int = 256
@@ -139,7 +138,7 @@ class Backbone:
     conv_layers: int = 3
     stack: int = 2
     text_conditioning: str = "durations"
-    prediction: str = "speech"
+    input_skip: bool = True
     pe_attn_head: int | None = None
     attn_mask_enabled: bool = True
     vocabulary: str = " abcdefghijklmnopqrstuvwxyz,.'?!-"  # "" takes the checkpoint's vocab.txt
@@ -361,7 +360,7 @@ PAPER = Profile(
         conv_layers=4,
         stack=1,
         text_conditioning="padded",
-        prediction="velocity",
+        input_skip=False,
         vocabulary="",
     ),
     vocoder=Vocoder(dim=512, intermediate_dim=1536, num_layers=8),

@@ -9,14 +9,14 @@ from f5_tts.model.backbones.dit import DiT
 from pvlib import backbone, ceag, config
 
 CASES = [
-    (c, s, p) for c in ("durations", "average", "padded") for s in (1, 2) for p in ("speech", "velocity")
+    (c, s, p) for c in ("durations", "average", "padded") for s in (1, 2) for p in (True, False)
 ]
 
 
-def tiny(conditioning: str, stack: int, prediction: str = "speech") -> backbone.Backbone:
+def tiny(conditioning: str, stack: int, skip: bool = True) -> backbone.Backbone:
     small = dict(dim=64, depth=2, heads=2, dim_head=32, text_dim=32)
     settings = replace(
-        config.Backbone(), **small, stack=stack, text_conditioning=conditioning, prediction=prediction
+        config.Backbone(), **small, stack=stack, text_conditioning=conditioning, input_skip=skip
     )
     torch.manual_seed(0)
     model = backbone.build(settings).eval()
@@ -31,9 +31,9 @@ def item(**changes) -> backbone.Item:
     return replace(base, **changes)
 
 
-@pytest.mark.parametrize(("conditioning", "stack", "prediction"), CASES)
-def test_one_row_equals_the_official_sampler(conditioning, stack, prediction):
-    model, row = tiny(conditioning, stack, prediction), item()
+@pytest.mark.parametrize(("conditioning", "stack", "skip"), CASES)
+def test_one_row_equals_the_official_sampler(conditioning, stack, skip):
+    model, row = tiny(conditioning, stack, skip), item()
     ours = model.sample([row], steps=8)[0]
     official, _ = model.cfm.sample(
         row.mel[None], [row.reference_text + row.text], row.frames,
@@ -43,9 +43,9 @@ def test_one_row_equals_the_official_sampler(conditioning, stack, prediction):
     torch.testing.assert_close(ours, official[0], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(("conditioning", "stack", "prediction"), CASES)
-def test_a_batch_equals_its_rows(conditioning, stack, prediction):
-    model = tiny(conditioning, stack, prediction)
+@pytest.mark.parametrize(("conditioning", "stack", "skip"), CASES)
+def test_a_batch_equals_its_rows(conditioning, stack, skip):
+    model = tiny(conditioning, stack, skip)
     rows = [
         item(pinned=conditioning == "durations"),
         item(frames=231, seed=9, text="no", cfg_strength=1.5),
@@ -58,33 +58,25 @@ def test_a_batch_equals_its_rows(conditioning, stack, prediction):
         torch.testing.assert_close(together, alone, atol=tolerance, rtol=0)
 
 
-def test_foretold_speech_is_where_its_velocity_leads():
+def test_the_skip_subtracts_the_input_from_each_half():
     model = tiny("durations", 2)
     text, mask = model.encode(["the cat sat"] * 3), torch.ones(3, 40, dtype=torch.bool)
     x, cond = torch.randn(3, 40, 200), torch.randn(3, 40, 200)
-    time = torch.tensor([0.0, 0.5, 0.9])
-    given = dict(x=x, cond=cond, text=text, time=time, mask=mask)
-    velocity = model.transformer(**given)
-    speech = DiT.forward(model.transformer, **given)
-    torch.testing.assert_close(x + (1 - time)[:, None, None] * velocity, speech)
-    one_time = dict(x=x, cond=cond, text=text, time=torch.tensor(0.5), mask=mask)
-    both = model.transformer(**one_time, cfg_infer=True)
-    torch.testing.assert_close(x + 0.5 * both[:3], DiT.forward(model.transformer, **one_time))
-    without = DiT.forward(model.transformer, **one_time, drop_audio_cond=True, drop_text=True)
-    torch.testing.assert_close(x + 0.5 * both[3:], without)
+    given = dict(x=x, cond=cond, text=text, time=torch.tensor(0.5), mask=mask)
+    plain = DiT.forward(model.transformer, **given)
+    torch.testing.assert_close(model.transformer(**given), plain - x)
+    both = model.transformer(**given, cfg_infer=True)
+    torch.testing.assert_close(both[:3], plain - x)
+    without = DiT.forward(model.transformer, **given, drop_audio_cond=True, drop_text=True)
+    torch.testing.assert_close(both[3:], without - x)
 
 
-def test_the_last_moment_divides_by_no_less():
+def test_layers_that_know_the_speech_need_not_know_the_noise(monkeypatch):
     model = tiny("durations", 2)
-    given = dict(x=torch.randn(1, 9, 200), cond=torch.zeros(1, 9, 200), text=model.encode(["a"]))
-    given |= dict(time=torch.ones(1), mask=torch.ones(1, 9, dtype=torch.bool))
-    expected = (DiT.forward(model.transformer, **given) - given["x"]) / backbone.LAST_STRETCH
-    torch.testing.assert_close(model.transformer(**given), expected)
-
-
-def test_an_unknown_prediction_is_refused():
-    with pytest.raises(config.ConfigError, match="velocity or speech"):
-        tiny("durations", 2, "noise")
+    speech = torch.randn(1, 103, 200)
+    monkeypatch.setattr(DiT, "forward", lambda self, x, *_, **options: speech.repeat(2, 1, 1))
+    first = model.sample([item(frames=206, cfg_strength=0.0)], steps=1)[0]
+    torch.testing.assert_close(first[94:], model.cfm.unstacked(speech)[0, 94:206])
 
 
 def test_the_reference_is_kept_and_the_seed_repeats():
