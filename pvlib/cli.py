@@ -33,6 +33,7 @@ SHARES = {
     "backbone": 0.55,
 }  # of the time of `train all`
 TRAINABLE = (*SHARES, "adapters", "duration-predictor", *SV2TTS)
+TAKEN_UP = ("backbone", "recognizer", "sv2tts-synthesizer")  # can begin at their embedded weights
 OUTPUT_FORMATS = (".wav", ".flac", ".ogg")
 
 
@@ -560,6 +561,11 @@ def speed(arguments: argparse.Namespace) -> None:
     argument("--minutes", type=_duration, help="time budget of this call; of `all`, shared by the four"),
     argument("--steps", type=_positive, help="optimiser steps in all, of one model"),
     argument("--threads", type=_positive, help="CPU threads (default: torch's own choice)"),
+    argument(
+        "--from-weights",
+        action="store_true",
+        help=f"where no state is left, begin at the embedded weights ({', '.join(TAKEN_UP)})",
+    ),
     argument("--export-only", action="store_true", help="no training: write the weights of the last state"),
     examples="pvlib train recognizer --minutes 30\npvlib train backbone --steps 20000 --threads 2\n"
     "pvlib train all --minutes 600",
@@ -573,13 +579,18 @@ def train(arguments: argparse.Namespace) -> None:
 
     if arguments.name == "all" and arguments.steps:
         raise CommandError("--steps is for one model; give `train all` a time budget with --minutes")
+    if arguments.from_weights and arguments.name not in TAKEN_UP:
+        raise CommandError(
+            f"--from-weights is for {', '.join(TAKEN_UP)}; {arguments.name} starts from nothing"
+        )
+    more = {"from_weights": True} if arguments.from_weights else {}
     for name, share in SHARES.items() if arguments.name == "all" else [(arguments.name, 1.0)]:
         module = importlib.import_module(f"pvlib.training.{name.replace('-', '_')}")
         if arguments.export_only:
             module.export()
             continue
         minutes = None if arguments.minutes is None else share * arguments.minutes
-        module.train(steps=arguments.steps, minutes=minutes, threads=arguments.threads)
+        module.train(steps=arguments.steps, minutes=minutes, threads=arguments.threads, **more)
     if arguments.name == "all":
         from pvlib.world import publish
 

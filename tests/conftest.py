@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-THREADS = int(os.environ.setdefault("OMP_NUM_THREADS", "2"))
+os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["MPLBACKEND"] = "Agg"
 
@@ -17,6 +17,7 @@ import torch
 from pvlib import paths
 
 matplotlib.use("Agg")
+THREADS = int(os.environ["OMP_NUM_THREADS"])
 torch.set_num_threads(THREADS)
 
 
@@ -24,7 +25,10 @@ torch.set_num_threads(THREADS)
 def _same_threads_after_each_test():
     """Some packages set torch's threads on import; a test must not slow down the next."""
     yield
-    torch.set_num_threads(THREADS)
+    THREADS = int(os.environ["OMP_NUM_THREADS"])
+
+
+torch.set_num_threads(THREADS)
 
 
 @pytest.fixture

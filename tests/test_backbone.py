@@ -8,9 +8,7 @@ from f5_tts.model.backbones.dit import DiT
 
 from pvlib import backbone, ceag, config
 
-CASES = [
-    (c, s, p) for c in ("durations", "average", "padded") for s in (1, 2) for p in (True, False)
-]
+CASES = [(c, s, p) for c in ("durations", "average", "padded") for s in (1, 2) for p in (True, False)]
 
 
 def tiny(conditioning: str, stack: int, skip: bool = True) -> backbone.Backbone:

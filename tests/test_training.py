@@ -42,6 +42,26 @@ def test_a_resumed_run_equals_an_unbroken_one(toy_corpus, monkeypatch, tmp_path)
         assert torch.equal(value, resumed[key]), key
 
 
+def test_embedded_weights_are_taken_up_where_no_state_is_left(toy_corpus, monkeypatch, tmp_path):
+    train(25)
+    embedded = hub.read_weights("backbone", profile())
+    monkeypatch.setattr(paths, "TRAINING", tmp_path / "another-machine")
+    begun = train(25, from_weights=True)  # nothing is left to do
+    for key, value in embedded.items():
+        assert torch.equal(begun[key], value), key
+    monkeypatch.setattr(paths, "TRAINING", tmp_path / "a-third")
+    assert any(not torch.equal(train(27, from_weights=True)[key], value) for key, value in embedded.items())
+    card, threads = hub.read_card("backbone", profile()), f"--threads {torch.get_num_threads()}"
+    assert card["steps"] == 27
+    assert card["command"].endswith(f"from step 25: pvlib train backbone --steps 27 {threads} --from-weights")
+    assert (paths.TRAINING / "backbone" / "log.csv").read_text().splitlines()[1].startswith("25,")
+
+
+def test_weights_that_are_not_there_cannot_be_taken_up(toy_corpus):
+    with pytest.raises(hub.WeightsError, match="backbone.*missing"):
+        train(2, from_weights=True)
+
+
 def test_it_learns_and_its_weights_load(toy_corpus):
     train(1)
     before = hub.read_card("backbone", profile())["quality"]["dev_flow_loss"]

@@ -212,6 +212,7 @@ def train(
     threads: int | None = None,
     device: torch.device | None = None,
     limit: int | None = None,
+    from_weights: bool = False,
 ) -> None:
     """Train the backbone, or go on where the last run stopped, and export its averaged weights.
 
@@ -231,7 +232,7 @@ def train(
     ema = Ema(model)
     parts = {"model": model, "hearing": hearing, "muon": muon, "adam": adam, "ema": ema}
     run = Run(NAME, parts, config=profile.backbone)
-    run.resume()
+    run.take_up(profile) if from_weights else run.resume()
     if device.type == "cpu":
         for block in model.transformer.transformer_blocks:
             block.attn.processor = RowAttention()

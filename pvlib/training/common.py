@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pvlib import hub, paths
+from pvlib.config import Profile
 from pvlib.world import corpus as world
 
 
@@ -66,6 +67,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.state_path = self.folder / "state.pt"
         self.step, self.seconds = 0, 0.0
+        self.from_weights = False
         self.commands: list[str] = []  # one for each time the run was taken up with other settings
         self.save_every_seconds = save_every_seconds
 
@@ -100,6 +102,25 @@ class Run:
         for name in ("log.csv", "dev.csv"):
             self._forget(self.folder / name)
         return True
+
+    def take_up(self, profile: Profile) -> None:
+        """Begin at the embedded weights: their steps, seconds, commands and logs. The optimisers start anew.
+
+        For runs whose parts "model" and "ema" hold what is exported. Where there is a state already, it is resumed.
+        Raises WeightsError where the weights are missing, damaged or of another configuration, and as `resume` does.
+        """
+        if self.resume():
+            return
+        path, card = hub.weights_path(self.name, profile), hub.read_card(self.name, profile)
+        weights = hub.read_weights(self.name, profile)
+        model, ema = self.parts["model"], self.parts["ema"]
+        model.load_state_dict(model.state_dict() | weights)
+        ema.load_state_dict({"shadow": weights, "updates": card["steps"]})
+        self.step, self.seconds = card["steps"], card["seconds"]
+        self.commands, self.from_weights = [card["command"]], True
+        for name in ("log.csv", "dev.csv"):
+            if (log := path.with_name(f"{self.name}.{name}")).exists():
+                shutil.copyfile(log, self.folder / name)
 
     def require(self) -> None:
         """Load the last state. Raises TrainingError as `resume` does, and where there is none."""
@@ -201,7 +222,7 @@ class Run:
         command = f"pvlib train {self.name.removesuffix('_encoder')} --steps {steps}"
         if minutes is not None:
             command += f" --minutes {minutes:g}"
-        command += f" --threads {torch.get_num_threads()}"
+        command += f" --threads {torch.get_num_threads()}{' --from-weights' * self.from_weights}"
         if not self.commands or not self.commands[-1].endswith(command):
             self.commands.append(f"from step {self.step}: {command}" if self.step else command)
 

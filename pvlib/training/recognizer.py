@@ -36,6 +36,7 @@ MAX_ROWS = 128
 PEAK_RATE = 2e-3
 WARMUP = 150
 CLEAN_SHARE = 0.15  # share of batches left as they are
+TEMPO = (0.75, 1.33)  # a clone's length is guessed from one second of speech, and its judge must not mind
 GUESS_SHARE = 0.3  # share of the loss on the guesses between the blocks
 GAPS_PER_SECOND, LONGEST_GAP = 0.8, 20  # missing moments: how many at most, how many frames
 PIECE_SHARE = 0.45  # share of batches made of short pieces
@@ -55,6 +56,7 @@ def train(
     threads: int | None = None,
     device: str | torch.device | None = None,
     limit: int | None = None,
+    from_weights: bool = False,
 ) -> None:
     """Train, resuming where the last run stopped, and export at the end.
 
@@ -68,7 +70,7 @@ def train(
     lengths = cache.lengths[:limit]
     torch.manual_seed(profile.seed)
     run, model, ema, optimizers = _parts(profile, device)
-    run.resume()
+    run.take_up(profile) if from_weights else run.resume()
     schedule = Schedule(run, steps=steps, minutes=minutes, peak=PEAK_RATE, warmup=WARMUP)
     batches = batches_by_length(lengths, BATCH_FRAMES, seed=profile.seed, start=run.step, max_rows=MAX_ROWS)
     texts = corpus.table["text"].tolist()
@@ -148,7 +150,7 @@ def augment(mel: Tensor, lengths: Tensor, rng: np.random.Generator) -> tuple[Ten
         return low + (high - low) * torch.rand(*shape, generator=generator, device=mel.device)
 
     if rng.random() < 0.5:
-        tempo = rng.uniform(0.88, 1.14)
+        tempo = float(np.exp(rng.uniform(*np.log(TEMPO))))
         size = max(1, round(mel.shape[1] * tempo))
         mel = nn.functional.interpolate(mel.transpose(1, 2), size=size, mode="linear").transpose(1, 2)
         lengths = (lengths * tempo).long().clamp(1, size)

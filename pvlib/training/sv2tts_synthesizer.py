@@ -130,6 +130,7 @@ def train(
     threads: int | None = None,
     device: str | torch.device | None = None,
     limit: int | None = None,
+    from_weights: bool = False,
 ) -> None:
     """Train, resuming where the last run stopped, and export at the end.
 
@@ -142,7 +143,7 @@ def train(
     torch.manual_seed(profile.seed)
     run, model, ema, optimizer = _parts(profile, device)
     rows = Rows("train", model, limit)
-    run.resume()
+    run.take_up(profile) if from_weights else run.resume()
     schedule = Schedule(run, steps=steps, minutes=minutes, peak=PEAK_RATE, warmup=WARMUP)
     batches = batches_by_length(
         rows.lengths, BATCH_FRAMES, seed=profile.seed, start=run.step, max_rows=MAX_ROWS
