@@ -32,8 +32,8 @@ FILLER = -1
 class SkipDiT(DiT):
     """The official DiT with one more skip connection: the velocity is what its layers make, minus the input x.
 
-    The velocity is speech minus noise, y - n, so plain layers must carry the noise of all channels of x from end to end,
-    and that leaves little of a narrow network to the speech (Li & He, 2025, "Back to Basics: Let Denoising
+    The velocity is speech minus noise, y - n, so plain layers must carry the noise of all channels of x from end to
+    end, and that leaves little of a narrow network to the speech (Li & He, 2025, "Back to Basics: Let Denoising
     Generative Models Denoise"). Here they make y (1 + t) - n t: the speech alone at t = 0, where what is said is
     decided, and never more than twice of it. Loss and sampler are those of the velocity.
     """

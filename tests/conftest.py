@@ -1,4 +1,4 @@
-"""What every test shares: two threads (or OMP_NUM_THREADS), a plotting backend without a window, quiet third parties."""
+"""What every test shares: two threads or OMP_NUM_THREADS, a plotting backend without a window, quiet third parties."""
 
 from __future__ import annotations
 
@@ -25,10 +25,7 @@ torch.set_num_threads(THREADS)
 def _same_threads_after_each_test():
     """Some packages set torch's threads on import; a test must not slow down the next."""
     yield
-    THREADS = int(os.environ["OMP_NUM_THREADS"])
-
-
-torch.set_num_threads(THREADS)
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture
