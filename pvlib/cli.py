@@ -356,7 +356,7 @@ def reproduce(arguments: argparse.Namespace) -> None:
         nargs="+",
         action="extend",
         metavar="NAME",
-        help="which (default: all), or variants such as personavoice@steps=8",
+        help="which (default: all), variants such as personavoice@steps=8, or xtts and cosyvoice (README)",
     ),
     argument("--all", action="store_true", help="and every ablation variant of notebook 07"),
     argument(

@@ -304,6 +304,16 @@ class AttentionLimits:
 
 
 @dataclass(frozen=True)
+class Externals:
+    """How long the process of a system from outside may take (`systems.external`), in seconds."""
+
+    question_seconds: float = 120.0  # to say which versions it has
+    start_seconds: float = 3600.0  # to load its models; the first time it may fetch them
+    request_seconds: float = 900.0  # for one utterance
+    stop_seconds: float = 10.0  # to end when it is asked to; then it is killed
+
+
+@dataclass(frozen=True)
 class Sources:
     """Where weights come from. An empty repository means: embedded, `data/checkpoints/<profile>`."""
 

@@ -1,7 +1,7 @@
 """Absolute places, each named once.
 
-`PVLIB_BUILD` moves everything that can be made again (corpus, training state, working rows, reports) to
-another disk; the rest lives in the repository.
+`PVLIB_BUILD` moves everything that can be made again (corpus, training state, working rows, reports,
+environments of other systems) to another disk; the rest lives in the repository.
 """
 
 from __future__ import annotations
@@ -25,3 +25,4 @@ WORLD = BUILD / "world"
 TRAINING = BUILD / "training"
 WORKING_ROWS = BUILD / "results"
 REPORT = BUILD / "report"
+EXTERNALS = BUILD / "externals"

@@ -173,7 +173,7 @@ def test_clone_needs_one_text(capsys):
 def test_the_other_commands_tell_mistakes_too(capsys):
     assert "0 to" not in error(capsys, "reproduce", "--samples", "201")
     assert "no profile" in error(capsys, "evaluate", "--profile", "maxi")
-    assert "no system 'xtts'" in error(capsys, "evaluate", "--system", "xtts")
+    assert "no system 'vall-e'" in error(capsys, "evaluate", "--system", "vall-e")
     assert "no notebook" in error(capsys, "reproduce", "--only", "77")
     for arguments in (
         ["verify", "--rows", "0"],

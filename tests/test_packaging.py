@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SOURCES = sorted((ROOT / "pvlib").rglob("*.py"))
+ELSEWHERE = ROOT / "pvlib" / "systems" / "external" / "worker.py"  # runs in the environments of other systems
 
 
 def canonical(name: str) -> str:
@@ -87,6 +88,8 @@ def test_the_conda_route_installs_the_same():
 def third_party_imports() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in SOURCES:
+        if path == ELSEWHERE:
+            continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = []
             if isinstance(node, ast.Import):

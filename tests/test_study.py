@@ -23,6 +23,7 @@ from pvlib.study.examples import mel_distance
 from pvlib.study.manifest import ManifestError, bucket_of
 from pvlib.study.rows import RowsError
 from pvlib.systems.base import Result
+from pvlib.systems.external.environment import ExternalError
 
 SENTENCES = (
     "A lamp.",
@@ -663,6 +664,44 @@ def test_the_key_table_sets_the_paper_beside_the_measurement():
     assert table.loc["RTF, one utterance at a time", "PersonaVoice v10.4.8 (paper)"] == "0.55-0.66"
     assert table.loc["Failed syntheses", "personavoice"] == "1 of 6"
     assert table.loc["SECS retention, GE2E (0 impostor, 1 ground truth)", "XTTS v2 (paper)"] == "-"
+
+
+def test_a_system_from_outside_stands_beside_the_paper_once_it_has_rows():
+    rows = made_up_rows()
+    alone = ["XTTS v2 (paper)", "CosyVoice (paper)", "ground-truth", "impostor"]
+    assert list(tables.key_results(rows).columns)[-4:] == alone
+    own = rows[rows["system"] == "personavoice"].assign(system="xtts")
+    table = tables.key_results(pd.concat([rows, own], ignore_index=True))
+    columns = ["personavoice", "PersonaVoice v10.4.8 (paper)", "xtts", "XTTS v2 (paper)", "CosyVoice (paper)"]
+    assert list(table.columns) == [*columns, "ground-truth", "impostor"]
+    assert table.loc["WER, capped at 1", "xtts"].startswith("0.333 [")
+    assert table.loc["WER, capped at 1", "XTTS v2 (paper)"] == "0.1296"
+
+
+def test_finished_rows_of_systems_from_outside_belong_to_the_study(place, monkeypatch):
+    xtts = Hum("xtts")
+
+    def create(name, profile, device):
+        if name == "cosyvoice":
+            raise ExternalError("cosyvoice is not installed")
+        return xtts if name == "xtts" else Hum(name)
+
+    monkeypatch.setattr(systems, "create", create)
+    monkeypatch.setattr(systems, "present", lambda profile, names=systems.NAMES: ["personavoice"])
+
+    def names():
+        rows = study.evaluate(PROFILE, None, 20, judges=Ears(), progress=False)
+        return list(dict.fromkeys(rows["system"]))
+
+    assert names() == ["personavoice"]
+    run(xtts, 8)
+    assert names() == ["personavoice"]  # not all of them
+    run(xtts)
+    assert names() == ["personavoice", "xtts"] and len(xtts.made) == 20
+    provenance.record(PROFILE, judges=Ears())
+    assert list(row_files.committed("mini")["system"].unique()) == ["personavoice", "xtts"]
+    report = verify.verify(PROFILE, 40, seed=0, judges=Ears(), progress=False)
+    assert {check.system for check in report.checks} == {"personavoice"} and report.ok
 
 
 def test_markdown_and_html_escape():

@@ -71,7 +71,7 @@ def test_systems_are_made_by_name_with_variants():
         "steps": 4,
     }
     for bad in (
-        "xtts",
+        "vall-e",
         "personavoice@steps",
         "personavoice@stairs=3",
         "personavoice@steps=0",
@@ -95,8 +95,8 @@ def test_a_system_stands_aside_where_its_own_networks_are_not_trained(tmp_path, 
     assert systems.present("mini") == [*always, "sv2tts", "sv2tts-griffin-lim"]
     assert systems.lacking("sv2tts-wavernn@steps=8", "mini") == ["sv2tts-vocoder"]
     assert systems.present("paper") == always
-    with pytest.raises(ConfigError, match="no system 'xtts'"):
-        systems.lacking("xtts", "mini")
+    with pytest.raises(ConfigError, match="no system 'vall-e'"):
+        systems.lacking("vall-e", "mini")
 
 
 # Controls

@@ -32,6 +32,7 @@ from pvlib.study import rows as row_files
 from pvlib.study.manifest import Manifest, ManifestError
 from pvlib.study.ranks import Ranks, RanksError
 from pvlib.systems.base import Request, Result, System
+from pvlib.systems.external.environment import ExternalError
 from pvlib.systems.fingerprint import digest
 
 JUDGED = ("secs_ecapa_clip", "secs_ecapa_speaker", "secs_ge2e_clip", "secs_ge2e_speaker", "dnsmos")
@@ -52,7 +53,7 @@ def evaluate(
     """Rows of every system on a sample of the manifest, computed where they are missing; columns as `rows.COLUMNS`.
 
     names: systems or variants by name ("personavoice@steps=8"), or objects that follow the protocol; by default those
-    of `systems.MAIN` that the profile has weights for.
+    of `systems.MAIN` that the profile has weights for, and the rows of `systems.EXTERNAL` that are finished already.
     samples: utterances of the sample; seed: of its order; manifest: another one than the profile's, for instance
     `manifest.demo()`; the profile has a default for each. Interrupted at any time, the same call loses no finished
     batch. ranks: the processes that share the work, each of which makes the same call and gets all rows.
@@ -100,14 +101,30 @@ def _asked(
     judges: Panel,
     device: torch.device | str | None,
 ) -> tuple[list[System], list[Request]]:
-    names = systems.present(profile, systems.MAIN) if names is None else names
     _check_enrolment(manifest, profile, judges)
     if samples is None:
         samples = min(profile.default_samples, len(manifest.table))
     requests = manifest.requests(manifest.sample(samples, profile.seed if seed is None else seed))
-    return [
-        systems.create(name, profile, device) if isinstance(name, str) else name for name in names
-    ], requests
+    usual = systems.present(profile, systems.MAIN) if names is None else names
+    chosen = [systems.create(name, profile, device) if isinstance(name, str) else name for name in usual]
+    if names is None:
+        chosen += finished_externals(profile, list(_by_key(requests, manifest)), judges, device)
+    return chosen, requests
+
+
+def finished_externals(
+    profile: Profile, keys: Sequence[str], judges: Panel, device: torch.device | str | None = None
+) -> list[System]:
+    """Systems from outside that are installed here and have a row for every key, in the order of `systems.EXTERNAL`."""
+    found = []
+    for name in systems.EXTERNAL:
+        try:
+            system = systems.create(name, profile, device)
+        except ExternalError:
+            continue  # not installed, so nobody made rows with it as it is now
+        if not working(system, judges, profile).missing(keys):
+            found.append(system)
+    return found
 
 
 def shared_judges(profile: Profile, device: torch.device | str | None = None) -> Judges:

@@ -7,22 +7,20 @@ import pandas as pd
 from pvlib.study import reported
 from pvlib.study.tables import KEY_LINES
 
-PAPER_ONLY = {"XTTS v2": "xtts", "CosyVoice": "cosyvoice"}  # names in `look`
 OTHER_SCALE = "utmos"  # stands beside DNSMOS in the table, but cannot share an axis with it
 
 
 def points() -> pd.DataFrame:
     """The paper's printed values by our metric names: columns metric, stratum, system, value.
 
-    Systems carry our names where the same thing runs here, else `xtts` and `cosyvoice`. Ranges are left out.
+    Systems carry our names (`reported.PAPER_SYSTEMS`). Ranges are left out.
     """
     table = reported.read("key_results")
-    ours = {paper: name for name, paper in reported.PAPER_SYSTEMS.items()} | PAPER_ONLY
     found = []
     for line in KEY_LINES:
         if not line.paper or line.paper == OTHER_SCALE:
             continue
-        for paper, system in ours.items():
+        for system, paper in reported.PAPER_SYSTEMS.items():
             entry = reported.printed(table, line.paper, paper)
             if entry is not None and entry["low"] == entry["high"]:
                 found.append((line.metric, line.stratum, system, entry["low"]))

@@ -19,7 +19,7 @@ from pvlib.config import Profile, get_profile
 from pvlib.metrics.judges import Panel
 from pvlib.study import manifest as manifests
 from pvlib.study import rows as row_files
-from pvlib.study.evaluate import row_key, shared_judges, working
+from pvlib.study.evaluate import finished_externals, row_key, shared_judges, working
 from pvlib.study.manifest import Manifest
 from pvlib.systems.base import System
 
@@ -67,19 +67,20 @@ def record(
 ) -> Path:
     """Copy finished working rows to `data/results/<profile>`, with `provenance.json` beside them; returns its path.
 
-    names: default all that the profile has weights for. samples: utterances of the study (default: the profile's full
-    number). Rows of the profile's own manifest take along the RTF benchmark, the models' figures and the demo's rows
-    where they were made; those of another one, and of a part of the study (its name), lie in folders of their own
-    (`rows.part_of`). Nothing is computed and, unless all rows are there, nothing is written. Raises RecordError,
-    RowsError.
+    names: default all that the profile has weights for, and those from outside whose rows are finished. samples:
+    utterances of the study (default: the profile's full number). Rows of the profile's own manifest take along the RTF
+    benchmark, the models' figures and the demo's rows where they were made; those of another one, and of a part of
+    the study (its name), lie in folders of their own (`rows.part_of`). Nothing is computed and, unless all rows are
+    there, nothing is written. Raises RecordError, RowsError.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    names = systems.present(profile) if names is None else names
     manifest = manifest or manifests.read(profile.manifest)
     judges = judges or shared_judges(profile, device)
     samples = min(samples or profile.samples, len(manifest.table))
     requests = manifest.requests(manifest.sample(samples, profile.seed))
     keys = [row_key(request, manifest.enrolment.get(request.speaker, {})) for request in requests]
+    if names is None:
+        names = [*systems.present(profile), *finished_externals(profile, keys, judges, device)]
     other = bool(profile.ultra_short) and manifest.name == profile.ultra_short
     place = row_files.part_of(profile.name, manifest.name) if other else f"{profile.name}/{part}".rstrip("/")
     folder = paths.RESULTS / place

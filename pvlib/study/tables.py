@@ -14,7 +14,7 @@ from pvlib import paths
 from pvlib.study import reported
 from pvlib.study import rows as row_files
 from pvlib.study.measure import lookup, measure
-from pvlib.systems import CONTROLS, MAIN, NAMES
+from pvlib.systems import CONTROLS, EXTERNAL, MAIN, NAMES
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 ABSENT = "-"
@@ -228,13 +228,16 @@ def committed_speeds(profile: str) -> dict[str, dict[str, float]]:
 
 
 def _columns(systems: Sequence[str]) -> list[tuple[str, bool]]:
-    """(name, whether it is the paper's): ours with the paper's beside it, the paper's alone, then the controls."""
+    """(name, whether it is the paper's): ours with the paper's beside it, the paper's alone, then the controls.
+
+    Alone stand the paper's columns of systems from outside that were not run here.
+    """
     first = [name for name in reported.PAPER_SYSTEMS if name in systems]
     columns: list[tuple[str, bool]] = []
     for name in first:
         columns += [(name, False), (reported.PAPER_SYSTEMS[name], True)]
     columns += [(name, False) for name in systems if name not in first and name not in CONTROLS]
-    columns += [(name, True) for name in reported.PAPER_ONLY]
+    columns += [(reported.PAPER_SYSTEMS[name], True) for name in EXTERNAL if name not in systems]
     return columns + [(name, False) for name in CONTROLS if name in systems]
 
 

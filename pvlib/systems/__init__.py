@@ -15,6 +15,7 @@ from pvlib.systems.base import Request, Result, System
 
 __all__ = [
     "CONTROLS",
+    "EXTERNAL",
     "MAIN",
     "NAMES",
     "Request",
@@ -31,6 +32,10 @@ __all__ = [
 CONTROLS = ("ground-truth", "ground-truth-vocoded", "impostor")
 MAIN = (*CONTROLS, "f5-official", "f5-as-published", "personavoice", "sv2tts")  # the columns of the tables
 NAMES = (*MAIN, "sv2tts-griffin-lim", "sv2tts-wavernn")  # and the same mels by two other vocoders
+EXTERNAL = (
+    "xtts",
+    "cosyvoice",
+)  # in environments of their own (README); only where they are asked for by name
 
 # module and class of each; a module is imported when it is asked for, so that controls do without the backbone
 _KINDS = {
@@ -43,6 +48,8 @@ _KINDS = {
     "sv2tts": ("sv2tts.system", "SV2TTSSystem"),
     "sv2tts-griffin-lim": ("sv2tts.system", "SV2TTSGriffinLim"),
     "sv2tts-wavernn": ("sv2tts.system", "SV2TTSWaveRNN"),
+    "xtts": ("external.system", "XTTS"),
+    "cosyvoice": ("external.system", "CosyVoice"),
 }
 # networks without which a system stands aside: nobody publishes them, so a profile has them or has not
 _OWN = {
@@ -59,9 +66,11 @@ def parse(name: str) -> tuple[str, dict[str, object]]:
 
     Raises ConfigError on an unknown system or a variant that is not written like this.
     """
-    base, _, variant = name.partition("@")
-    if base not in NAMES:
-        raise ConfigError(f"no system {base!r}: choose one of {', '.join(NAMES)}")
+    base, at, variant = name.partition("@")
+    if base not in _KINDS:
+        raise ConfigError(f"no system {base!r}: choose one of {', '.join(_KINDS)}")
+    if at and base in EXTERNAL:
+        raise ConfigError(f"{name!r}: {base} has no variants, the parameters of the paper do not concern it")
     try:
         call = ast.parse(f"variant({variant})", mode="eval").body
         parameters = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
@@ -74,7 +83,7 @@ def parse(name: str) -> tuple[str, dict[str, object]]:
 
 def is_known(name: str) -> bool:
     """Whether a name is that of a system here, or a variant of one."""
-    return name.partition("@")[0] in NAMES
+    return name.partition("@")[0] in _KINDS
 
 
 def lacking(name: str, profile: Profile | str) -> list[str]:
@@ -110,7 +119,8 @@ def create(name: str, profile: Profile | str, device: torch.device | str | None 
     """A system by name; its weights are read at the first synthesis, not here.
 
     A variant ("personavoice@steps=8") replaces parameters of the profile's inference table. device: None takes the
-    GPU where there is one. Raises ConfigError on an unknown system, parameter or value.
+    GPU where there is one. Raises ConfigError on an unknown system, parameter or value, ExternalError on one of
+    `EXTERNAL` that is not installed.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
     base, parameters = parse(name)
