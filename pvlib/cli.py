@@ -567,34 +567,70 @@ def speed(arguments: argparse.Namespace) -> None:
         help=f"where no state is left, begin at the embedded weights ({', '.join(TAKEN_UP)})",
     ),
     argument("--export-only", action="store_true", help="no training: write the weights of the last state"),
+    PROFILE,
+    argument(
+        "--speech", type=Path, metavar="DIR", help="with --profile paper: a LibriTTS subset to train on"
+    ),
+    argument("--dry-run", action="store_true", help="of the adapters: only compute the GPU memory they need"),
     examples="pvlib train recognizer --minutes 30\npvlib train backbone --steps 20000 --threads 2\n"
-    "pvlib train all --minutes 600",
+    "pvlib train all --minutes 600\npvlib train adapters --profile paper --dry-run\n"
+    "pvlib train adapters --profile paper --speech LibriTTS/train-clean-100",
 )
 def train(arguments: argparse.Namespace) -> None:
     """Train a model of the mini profile. Needs the mini world (`pvlib world build`); the adapters need the trained
     backbone and belong to that one, so they come last. Stops after --minutes or --steps,
     goes on from its last state when run again, and writes the weights with their card. `all` trains what judges first,
-    then what speaks, and renews the enrolment embeddings; ten hours on two cores are little for it."""
+    then what speaks, and renews the enrolment embeddings; ten hours on two cores are little for it. Of the profile
+    paper only the adapters are trained: on LibriTTS, with the official models and a GPU of 8 GB."""
     import importlib
 
+    profile = _profile(arguments.profile)
+    _check_training(arguments, profile)
+    if arguments.dry_run:
+        from pvlib.training import memory
+
+        print(memory.told(profile))
+        return
+    own = {} if profile.embedded else {"profile": profile, "speech": arguments.speech}
+    more = {"from_weights": True} if arguments.from_weights else {}
+    for name, share in SHARES.items() if arguments.name == "all" else [(arguments.name, 1.0)]:
+        module = importlib.import_module(f"pvlib.training.{name.replace('-', '_')}")
+        if arguments.export_only:
+            module.export(**own)
+            continue
+        minutes = None if arguments.minutes is None else share * arguments.minutes
+        module.train(steps=arguments.steps, minutes=minutes, threads=arguments.threads, **own, **more)
+    if arguments.name == "all":
+        from pvlib.world import publish
+
+        publish.enrol()
+
+
+def _check_training(arguments: argparse.Namespace, profile: Profile) -> None:
     if arguments.name == "all" and arguments.steps:
         raise CommandError("--steps is for one model; give `train all` a time budget with --minutes")
     if arguments.from_weights and arguments.name not in TAKEN_UP:
         raise CommandError(
             f"--from-weights is for {', '.join(TAKEN_UP)}; {arguments.name} starts from nothing"
         )
-    more = {"from_weights": True} if arguments.from_weights else {}
-    for name, share in SHARES.items() if arguments.name == "all" else [(arguments.name, 1.0)]:
-        module = importlib.import_module(f"pvlib.training.{name.replace('-', '_')}")
-        if arguments.export_only:
-            module.export()
-            continue
-        minutes = None if arguments.minutes is None else share * arguments.minutes
-        module.train(steps=arguments.steps, minutes=minutes, threads=arguments.threads, **more)
-    if arguments.name == "all":
-        from pvlib.world import publish
-
-        publish.enrol()
+    adapters = arguments.name == "adapters"
+    if arguments.dry_run and not adapters:
+        raise CommandError("--dry-run computes the memory of the adapters: `pvlib train adapters --dry-run`")
+    if profile.embedded and arguments.speech:
+        raise CommandError(
+            f"--speech {arguments.speech}: profile {profile.name} learns from the mini world; leave it out, or add "
+            "--profile paper"
+        )
+    if not profile.embedded and not adapters:
+        raise CommandError(
+            f"train {arguments.name}: the models of profile {profile.name} are official (`pvlib models download`); "
+            "only its adapters are trained: `pvlib train adapters`"
+        )
+    if not (profile.embedded or arguments.speech or arguments.dry_run):
+        raise CommandError(
+            f"train adapters --profile {profile.name} needs --speech DIR, a LibriTTS subset with speakers who are not "
+            "tested, such as LibriTTS/train-clean-100; all of dev-clean's are"
+        )
 
 
 @command(
@@ -778,7 +814,8 @@ def _weights(profile: Profile) -> dict[str, dict[str, str]]:
     for name in (*hub.NAMES, *added):
         try:
             if name in added and not hub.weights_path(name, profile).is_file():
-                found[name] = {"state": "not trained", "detail": f"`pvlib train {name}` makes it"}
+                command = hub.training_command(name, profile.name)
+                found[name] = {"state": "not trained", "detail": f"`{command}` makes it"}
                 continue
             if not getattr(profile.sources, name, ""):
                 hub.read_weights(name, profile)

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pvlib import paths
-from pvlib.config import Profile
+from pvlib.config import PAPER, Profile
 
 if TYPE_CHECKING:
     from pvlib.adapters import Adapters
@@ -455,5 +455,13 @@ def _plain(value: Any) -> Any:
 
 
 def remedy(name: str, path: Path) -> str:
-    command = f"pvlib train {name.removesuffix('_encoder')}"
+    command = training_command(name, path.parent.name)
+    if path.parent.name == PAPER.name:  # nothing of it is in the repository
+        return f"make it with `{command}`"
     return f"restore it with `git checkout -- {path.parent}` or make it with `{command}`"
+
+
+def training_command(name: str, profile_name: str) -> str:
+    """What makes the weights of a model that is trained here."""
+    command = f"pvlib train {name.removesuffix('_encoder')}"
+    return f"{command} --profile {PAPER.name} --speech DIR" if profile_name == PAPER.name else command

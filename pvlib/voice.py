@@ -427,7 +427,7 @@ class PersonaVoice:
     # Adapters
 
     def _check_conditions(self, jobs: Sequence[Job]) -> None:
-        """Raises ConfigError on a wish without adapters, PersonaError on one that does not exist."""
+        """Raises ConfigError on a wish without adapters that hear it, PersonaError on one that does not exist."""
         if self.adapters is None:
             for job in jobs:
                 if job.asks:
@@ -435,7 +435,15 @@ class PersonaVoice:
                         f"{job.text[:40]!r} asks for {', '.join(job.asks)}, which needs use_adapters=True; "
                         + TRAIN_ADAPTERS
                     )
-        elif jobs:
+            return
+        deaf = [part for part in ("persona", "emotion") if not self.adapters.hears(part)]
+        for job in jobs:
+            if asked := [part for part in deaf if part in job.asks]:
+                raise ConfigError(
+                    f"{job.text[:40]!r} asks for {', '.join(asked)}, of which these adapters learnt nothing: their "
+                    "training speech had no such labels; leave it out, or use the profile `mini`"
+                )
+        if jobs:
             self._conditions(jobs)
 
     def _conditions(self, jobs: Sequence[Job]) -> Conditions:

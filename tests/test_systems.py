@@ -90,6 +90,8 @@ def test_a_system_stands_aside_where_its_own_networks_are_not_trained(tmp_path, 
     assert "(`pvlib train sv2tts-synthesizer`)" in reasons["sv2tts"]
     assert "`pvlib train sv2tts-vocoder`" in reasons["sv2tts-wavernn"]
     assert "of the profile `mini` only" in systems.absent("paper")["sv2tts"]
+    [why] = systems.absent("paper", ["personavoice@use_adapters=True"]).values()
+    assert "(`pvlib train adapters --profile paper --speech DIR`)" in why
     (tmp_path / "mini").mkdir()
     (tmp_path / "mini" / "sv2tts-synthesizer.safetensors").touch()
     assert systems.present("mini") == [*always, "sv2tts", "sv2tts-griffin-lim"]

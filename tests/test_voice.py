@@ -326,6 +326,15 @@ def test_wishes_without_adapters_are_refused(voice, models, reference):
             adapted(models).synthesise([Job(reference, "good day", **wish)])
 
 
+def test_wishes_that_the_adapters_never_learnt_are_refused(models, reference):
+    deaf = adapted(models)
+    deaf.adapters.mute("emotion")
+    assert deaf.adapters.hears("persona") and not deaf.adapters.hears("emotion")
+    with pytest.raises(ConfigError, match="asks for emotion, of which these adapters learnt nothing"):
+        deaf.synthesise([Job(reference, "good day", emotion="sad")])
+    deaf.synthesise([Job(reference, "good day", persona=dict.fromkeys(TRAITS, 1.0))])
+
+
 def test_env_weight_is_heard(models, reference):
     job = Job(reference, "good day", 3)
     dry, wet = (

@@ -191,6 +191,10 @@ def probes(profile: Profile | str, rows: pd.DataFrame, embedding: Tensor) -> pd.
     if not trained(profile):
         return pd.DataFrame(columns=columns)
     oes, readers, rooms = load(profile)
+    known = rows["room"].isin(rooms).to_numpy()
+    if not known.any():  # real speech, whose rooms nobody labelled
+        return pd.DataFrame(columns=columns)
+    rows, embedding = rows[known], embedding[torch.from_numpy(known)]
     timbre, environment = oes.split(embedding)
     label = torch.tensor([rooms.index(room) for room in rows["room"]])
     lines = []
@@ -275,8 +279,9 @@ def spoken(
 
     Columns: utterance, speaker, wish, and `prosody.PROSODY`.
     """
-    if pipeline is None:
-        return pd.DataFrame(columns=["utterance", "speaker", "wish", *prosody.PROSODY])
+    columns = ["utterance", "speaker", "wish", *prosody.PROSODY]
+    if pipeline is None or not all(pipeline.adapters.hears(part) for part in ("persona", "emotion")):
+        return pd.DataFrame(columns=columns)  # no adapters, or of speech without such labels
     wanted = wishes() if wanted is None else wanted
     pipeline = with_inference(pipeline, film_gate="always")
     jobs, keys = [], []
@@ -290,7 +295,7 @@ def spoken(
         {"utterance": u, "speaker": s, "wish": name} | prosody.speaking(speech.wave, text)
         for (u, s, name, text), speech in zip(keys, made, strict=True)
     ]
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=columns)
 
 
 def moved(rows: pd.DataFrame) -> pd.DataFrame:
@@ -510,6 +515,6 @@ def missing() -> str:
     if trained():
         return "Too few utterances to tell; take more."
     return (
-        f"The adapters are not trained here (`{hub.ADAPTERS}.safetensors` is missing), so what needs them is left "
-        f"out. Train them with `{COMMAND}`."
+        f"Adapters that learnt this are not here (`{hub.ADAPTERS}.safetensors` of the profile `mini`), so what needs "
+        f"them is left out. Train them with `{COMMAND}`."
     )

@@ -141,30 +141,29 @@ def unpack(archive: Path, into: Path) -> Path:
     return into / SPLIT
 
 
-def utterances(tree: Path) -> pd.DataFrame:
+def utterances(tree: Path, remedy: str | None = None) -> pd.DataFrame:
     """What can be used of a LibriTTS tree `speaker/chapter/name.wav`: utterance, speaker, text, words, bucket, seconds.
 
-    An utterance shorter than a second is left out, since its clip would be padded. Raises DataError when there are
-    none, when a recording has no text, or is not 24 kHz.
+    An utterance shorter than a second is left out, since its clip would be padded. remedy: what an error tells to do;
+    None: to prepare dev-clean again. Raises DataError when there are none, when a recording has no text, or is not
+    24 kHz.
     """
-    rows = []
+    remedy, rows = remedy or _again(tree), []
     for path in tqdm(sorted(tree.glob("*/*/*.wav")), desc="read", unit=" files", mininterval=2):
         script = path.with_suffix(".normalized.txt")
         try:
             info = soundfile.info(path)
             text = " ".join(script.read_text(encoding="utf-8").split())
         except (OSError, UnicodeDecodeError, soundfile.LibsndfileError) as error:
-            raise DataError(f"{path} or its text cannot be read ({error}); {_again(tree)}") from error
+            raise DataError(f"{path} or its text cannot be read ({error}); {remedy}") from error
         if info.samplerate != audio.SAMPLE_RATE:
-            raise DataError(
-                f"{path} has {info.samplerate} Hz; LibriTTS has {audio.SAMPLE_RATE}; {_again(tree)}"
-            )
+            raise DataError(f"{path} has {info.samplerate} Hz; LibriTTS has {audio.SAMPLE_RATE}; {remedy}")
         count = len(text.split())
         if info.frames >= audio.CLIP_SAMPLES and count:
             seconds = round(info.frames / info.samplerate, 4)
             rows.append((path.stem, path.parts[-3], text, count, bucket_of(count), seconds))
     if not rows:
-        raise DataError(f"{tree} holds no utterances; {_again(tree)}")
+        raise DataError(f"{tree} holds no utterances; {remedy}")
     return pd.DataFrame(rows, columns=["utterance", "speaker", "text", "words", "bucket", "seconds"])
 
 
@@ -209,11 +208,11 @@ def write(chosen: pd.DataFrame, tree: Path, profile: Profile = PAPER) -> Manifes
         (target / "clips").mkdir(parents=True, exist_ok=True)
         (target / ".gitignore").write_text("*\n")  # LibriTTS is not ours to publish
         for row in tqdm(chosen.itertuples(), total=len(chosen), desc="clips", mininterval=2):
-            source, copy = _source(tree, row.utterance), target / f"{row.utterance}.wav"
+            original, copy = source(tree, row.utterance), target / f"{row.utterance}.wav"
             partial = copy.with_suffix(".part")
-            shutil.copyfile(source, partial)
+            shutil.copyfile(original, partial)
             os.replace(partial, copy)
-            audio.write(target / "clips" / f"{row.utterance}.flac", clip(audio.load(source)))
+            audio.write(target / "clips" / f"{row.utterance}.flac", clip(audio.load(original)))
             rows.append(_row(row))
         path = paths.MANIFESTS / f"{profile.manifest}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -251,7 +250,7 @@ def enrol(
         if not names:
             raise DataError(f"speaker {person} has no other speech in {tree}; {_again(tree)}")
         names.sort(key=lambda name: hashlib.sha256(f"{profile.seed}:enrol:{name}".encode()).hexdigest())
-        waves = [audio.load(_source(tree, name)) for name in names[:ENROLMENT_UTTERANCES]]
+        waves = [audio.load(source(tree, name)) for name in names[:ENROLMENT_UTTERANCES]]
         for name, encoder in encoders.items():
             mean = encoder.embed(waves).mean(0)
             means[name].append((mean / mean.norm()).cpu().numpy())
@@ -286,8 +285,8 @@ def _row(row) -> dict[str, object]:
     }
 
 
-def _source(tree: Path, name: str) -> Path:
-    """84_121123_000007_000001 lies in 84/121123."""
+def source(tree: Path, name: str) -> Path:
+    """The recording of an utterance: 84_121123_000007_000001 lies in 84/121123."""
     speaker, chapter, *_ = name.split("_")
     return tree / speaker / chapter / f"{name}.wav"
 

@@ -109,8 +109,12 @@ def absent(profile: Profile | str, names: Iterable[str] = NAMES) -> dict[str, st
     found = {}
     for name in names:
         if missing := lacking(name, profile):
-            command = " and ".join(f"`pvlib train {own}`" for own in missing)
-            way = command if profile.embedded else f"{command} makes those of the profile `mini` only"
+            here = profile.embedded or missing == [hub.ADAPTERS]  # what can be trained for this profile
+            command = " and ".join(
+                f"`{hub.training_command(own, profile.name) if here else f'pvlib train {own}'}`"
+                for own in missing
+            )
+            way = command if here else f"{command} makes those of the profile `mini` only"
             found[name] = f"no weights of {' and '.join(missing)} in the profile `{profile.name}` ({way})"
     return found
 

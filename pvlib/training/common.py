@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -51,19 +51,36 @@ def muon_and_adamw(
     )
 
 
+class Speech(Protocol):
+    """A corpus, as far as a card speaks of it."""
+
+    @property
+    def hours(self) -> float: ...
+
+    def __len__(self) -> int: ...
+
+
 class Run:
     """The life of one training: counts steps and seconds, logs, checkpoints atomically, resumes.
 
     parts: everything with `state_dict`/`load_state_dict` that must survive (model, optimiser, schedule).
-    The state lies in build/training/<name>/state.pt, beside it the losses in log.csv and what evaluations on the
-    dev split found in dev.csv.
+    The state lies in build/training/<folder>/state.pt, beside it the losses in log.csv and what evaluations on the
+    dev split found in dev.csv. folder: by default the name. options: what the command has beside name and budget.
     """
 
     def __init__(
-        self, name: str, parts: dict[str, Any], *, config: object, save_every_seconds: float = 120.0
+        self,
+        name: str,
+        parts: dict[str, Any],
+        *,
+        config: object,
+        save_every_seconds: float = 120.0,
+        folder: str | None = None,
+        options: str = "",
     ):
         self.name, self.parts, self.config = name, parts, asdict(config)
-        self.folder = paths.TRAINING / name
+        self.folder = paths.TRAINING / (folder or name)
+        self.command = " ".join(f"pvlib train {name.removesuffix('_encoder')} {options}".split())
         self.folder.mkdir(parents=True, exist_ok=True)
         self.state_path = self.folder / "state.pt"
         self.step, self.seconds = 0, 0.0
@@ -125,8 +142,7 @@ class Run:
     def require(self) -> None:
         """Load the last state. Raises TrainingError as `resume` does, and where there is none."""
         if not self.resume():
-            name = self.name.removesuffix("_encoder")
-            raise TrainingError(f"{self.state_path} is not there: run `pvlib train {name}` first")
+            raise TrainingError(f"{self.state_path} is not there: run `{self.command}` first")
 
     def _forget(self, path: Path) -> None:
         """Drop what was logged after the state was saved: those steps are done again."""
@@ -219,7 +235,7 @@ class Run:
         self.save()
 
     def _note_command(self, steps: int, minutes: float | None) -> None:
-        command = f"pvlib train {self.name.removesuffix('_encoder')} --steps {steps}"
+        command = f"{self.command} --steps {steps}"
         if minutes is not None:
             command += f" --minutes {minutes:g}"
         command += f" --threads {torch.get_num_threads()}{' --from-weights' * self.from_weights}"
@@ -234,12 +250,13 @@ class Run:
         data: str,
         quality: dict,
         more: dict | None = None,
+        corpus: Speech | None = None,
     ) -> Path:
         """Write the weights, their card and the logs to data/checkpoints/<profile>. The card counts the corpus used.
 
-        more: what else the card tells.
+        more: what else the card tells. corpus: None is the train split of the mini world.
         """
-        corpus = world.open_split("train")
+        corpus = world.open_split("train") if corpus is None else corpus
         path = hub.save_weights(
             self.name,
             profile,
