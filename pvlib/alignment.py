@@ -8,6 +8,8 @@ character by its expected duration, so that a small model need not learn to alig
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -52,11 +54,13 @@ def from_words(
     weight: dict[str, float],
     tokens_per_second: float,
     n: int,
+    centres: Sequence[float] | None = None,
 ) -> Tensor:
     """The true alignment of an utterance whose word times are known.
 
-    Letters share their word in proportion to `weight`; marks and spaces sound in the gap before the next word.
-    Returns (n,).
+    Letters share their word in proportion to `weight`, or where the middle of each is known (seconds, one for each
+    character of the text, NaN where not), neighbours part half-way between them. Marks and spaces sound in the gap before
+    the next word. Returns (n,).
     """
     index = torch.full((n,), -1, dtype=torch.long)
     position = 0
@@ -71,8 +75,13 @@ def from_words(
         for first, last, begin, stop in spans:
             if last <= first:
                 continue
-            shares = torch.tensor([max(weight.get(c, 1.0), 1e-3) for c in text[first:last]])
-            edges = (begin + shares.cumsum(0) / shares.sum() * (stop - begin)) * tokens_per_second
+            middles = torch.tensor([float("nan")] if centres is None else list(centres[first:last]))
+            if middles.isnan().any():
+                shares = torch.tensor([max(weight.get(c, 1.0), 1e-3) for c in text[first:last]])
+                edges = begin + shares.cumsum(0) / shares.sum() * (stop - begin)
+            else:
+                edges = torch.cat([(middles[1:] + middles[:-1]) / 2, torch.tensor([stop])]).clamp(begin, stop)
+            edges = edges * tokens_per_second
             low, high = round(begin * tokens_per_second), min(n, round(stop * tokens_per_second))
             if high > low:
                 t = torch.arange(low, high) + 0.5

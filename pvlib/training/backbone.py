@@ -23,7 +23,7 @@ from pvlib import alignment, backbone, hub
 from pvlib.audio import HOP_LENGTH, SAMPLE_RATE
 from pvlib.config import MINI, Profile
 from pvlib.recognizer import CTCRecognizer
-from pvlib.training import listening, machine
+from pvlib.training import letters, listening, machine
 from pvlib.training.attention import RowAttention
 from pvlib.training.common import Ema, Run, autocast, batches_by_length, chosen_device, muon_and_adamw
 from pvlib.training.features import mel_cache, pad
@@ -162,9 +162,13 @@ def optimisers(model: backbone.Backbone, hearing: Hearing) -> tuple[torch.optim.
 class Rows:
     """Training rows: mel, vocabulary indices and alignment, by number."""
 
-    def __init__(self, split: str, model: backbone.Backbone, limit: int | None = None):
+    def __init__(
+        self, split: str, model: backbone.Backbone, limit: int | None = None, profile: Profile | None = None
+    ):
+        """profile: whose recogniser says where in a word each letter is; None: all words share out evenly."""
         self.corpus, self.cache, self.model = open_split(split), mel_cache(split), model
         self.lengths = self.cache.lengths[:limit]
+        self.centres = None if profile is None else letters.centres(split, profile, limit)
         self._alignments: dict[int, Tensor] = {}
 
     def alignment(self, i: int) -> Tensor:
@@ -174,8 +178,9 @@ class Rows:
             stack = self.model.settings.stack
             n = self.model.cfm.tokens(self.lengths[i])
             per_second = SAMPLE_RATE / HOP_LENGTH / stack
+            centres = None if self.centres is None else self.centres[i]
             index = alignment.from_words(
-                self.corpus.table.text.iat[i], self.corpus.words(i), weight, per_second, n
+                self.corpus.table.text.iat[i], self.corpus.words(i), weight, per_second, n, centres
             )
             self._alignments[i] = index.to(torch.int16)
         return self._alignments[i].long()
@@ -225,7 +230,7 @@ def train(
     model = backbone.build(profile.backbone)
     if profile.backbone.text_conditioning == "durations":
         model.transformer.text_embed.expected.copy_(expected_seconds(open_split("train"), model.vocabulary))
-    rows = Rows("train", model, limit)
+    rows = Rows("train", model, limit, profile)
     model.to(device)
     hearing = Hearing(model, hub.load_recognizer(profile, device)).to(device)
     muon, adam = optimisers(model, hearing)
