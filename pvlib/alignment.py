@@ -8,7 +8,7 @@ character by its expected duration, so that a small model need not learn to alig
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -48,25 +48,26 @@ def weighted(weights: Tensor, start: Tensor, stop: Tensor, n: int) -> Tensor:
     return torch.where(inside, torch.minimum(index, last), -1)
 
 
-def from_words(
+def edges_of(
     text: str,
     words: list[tuple[str, float, float]],
-    weight: dict[str, float],
-    tokens_per_second: float,
-    n: int,
+    total: float,
+    weight: Mapping[str, float],
     centres: Sequence[float] | None = None,
 ) -> Tensor:
-    """The true alignment of an utterance whose word times are known.
+    """Where each character of an utterance begins and ends, its word times being known: (nt, 2) seconds.
 
-    Letters share their word in proportion to `weight`, or where the middle of each is known (seconds, one for each
-    character of the text, NaN where not), neighbours part half-way between them. Marks and spaces sound in the gap before
-    the next word. Returns (n,).
+    total: seconds of the utterance. Letters share their word in proportion to `weight`, or where the middle of each is
+    known (seconds, one for each character of the text, NaN where not) neighbours part half-way between them. Marks
+    and spaces sound in the gap before the next word. Characters before the first word last nothing.
     """
-    index = torch.full((n,), -1, dtype=torch.long)
-    position = 0
+    ends = torch.zeros(len(text))
+    position = text.index(words[0][0])
+    ends[:position] = words[0][1]
+    begins = ends.clone()
     for k, (word, start, end) in enumerate(words):
         position = text.index(word, position)
-        following = words[k + 1][1] if k + 1 < len(words) else n / tokens_per_second
+        following = words[k + 1][1] if k + 1 < len(words) else max(total, end)
         behind = text.find(words[k + 1][0], position + len(word)) if k + 1 < len(words) else len(text)
         spans = [
             (position, position + len(word), start, end),
@@ -78,16 +79,37 @@ def from_words(
             middles = torch.tensor([float("nan")] if centres is None else list(centres[first:last]))
             if middles.isnan().any():
                 shares = torch.tensor([max(weight.get(c, 1.0), 1e-3) for c in text[first:last]])
-                edges = begin + shares.cumsum(0) / shares.sum() * (stop - begin)
+                parted = begin + shares.cumsum(0) / shares.sum() * (stop - begin)
             else:
-                edges = torch.cat([(middles[1:] + middles[:-1]) / 2, torch.tensor([stop])]).clamp(begin, stop)
-            edges = edges * tokens_per_second
-            low, high = round(begin * tokens_per_second), min(n, round(stop * tokens_per_second))
-            if high > low:
-                t = torch.arange(low, high) + 0.5
-                index[low:high] = first + torch.searchsorted(edges, t).clamp(max=last - first - 1)
+                half_way = (middles[1:] + middles[:-1]) / 2
+                parted = torch.cat([half_way, torch.tensor([stop])]).clamp(begin, stop)
+            ends[first:last] = parted
+            begins[first:last] = torch.cat([torch.tensor([begin]), parted[:-1]])
         position += len(word)
-    return index
+    return torch.stack([begins, ends], dim=1)
+
+
+def from_words(
+    text: str,
+    words: list[tuple[str, float, float]],
+    weight: Mapping[str, float],
+    tokens_per_second: float,
+    n: int,
+    centres: Sequence[float] | None = None,
+) -> Tensor:
+    """The true alignment (n,) of an utterance whose word times are known; see `edges_of`."""
+    edges = edges_of(text, words, n / tokens_per_second, weight, centres)
+    return from_edges(edges, tokens_per_second, n)
+
+
+def from_edges(edges: Tensor, tokens_per_second: float, n: int) -> Tensor:
+    """The alignment of one utterance whose characters begin and end at `edges` (nt, 2) in seconds: (n,).
+
+    A token belongs to the character that sounds in its middle.
+    """
+    middle = (torch.arange(n) + 0.5) / tokens_per_second
+    index = torch.searchsorted(edges[:, 1].contiguous(), middle).clamp(max=len(edges) - 1)
+    return torch.where((middle >= edges[0, 0]) & (middle <= edges[-1, 1]), index, -1)
 
 
 def within(index: Tensor) -> Tensor:

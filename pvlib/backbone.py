@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -19,11 +19,14 @@ import torch
 import torch.nn.functional as F
 from f5_tts.model.backbones.dit import DiT, TextEmbedding
 from f5_tts.model.cfm import CFM
+from f5_tts.model.modules import DiTBlock
 from f5_tts.model.utils import get_epss_timesteps, lens_to_mask, list_str_to_idx
 from torch import Tensor, nn
 
 from pvlib import alignment, ceag, config, retired
 from pvlib.audio import HOP_LENGTH, N_FFT, N_MELS, SAMPLE_RATE, WIN_LENGTH
+from pvlib.convolution import depthwise
+from pvlib.durations import DurationPredictor
 
 BOUNDARY_SECONDS = 0.12  # the mark between reference and generated text sounds this long
 FILLER = -1
@@ -44,30 +47,61 @@ class SkipDiT(DiT):
         return made - x.float().repeat(len(made) // len(x), 1, 1)
 
 
+class LocalBlock(DiTBlock):
+    """The official block behind a depthwise convolution over neighbouring tokens, whose result joins its input.
+
+    Formants glide from one sound to the next within a few tokens. Attention has to learn from speech what a neighbour
+    is; a convolution knows it (Gulati et al., 2020, "Conformer"). Zero at first: the official block.
+    """
+
+    def __init__(self, dim: int, kernel: int, **options):
+        super().__init__(dim, **options)
+        self.local = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=dim)
+        nn.init.zeros_(self.local.weight)
+        nn.init.zeros_(self.local.bias)
+
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor | None = None, rope: tuple | None = None) -> Tensor:
+        """As the official block: x (b, n, d), t (b, d), mask (b, n) true inside each row."""
+        seen = x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0.0)
+        return super().forward(x + depthwise(self.local, seen), t, mask=mask, rope=rope)
+
+
 class AlignedTextEmbedding(TextEmbedding):
     """The official text encoder, its output stretched over the tokens by an alignment.
 
-    `expected` holds the expected seconds of each vocabulary entry (all 1: average upsampling). Two features per
-    token, how far into its character it is and how long that lasts, are added where `durations` is set.
+    Where `durations` is set, `timing` foretells how long each character lasts (else all last equally: average
+    upsampling), and two features per token, how far into its character it is and how long that lasts, are added.
     """
 
-    def __init__(self, vocabulary: int, text_dim: int, *, conv_layers: int, durations: bool):
-        super().__init__(
-            vocabulary, text_dim, mask_padding=True, average_upsampling=True, conv_layers=conv_layers
-        )
+    def __init__(self, vocabulary: Mapping[str, int], text_dim: int, *, conv_layers: int, durations: bool):
+        size = len(vocabulary)
+        super().__init__(size, text_dim, mask_padding=True, average_upsampling=True, conv_layers=conv_layers)
         self.durations = durations
         if durations:
-            self.register_buffer("expected", torch.ones(vocabulary + 1))
+            characters = "".join(sorted(vocabulary, key=vocabulary.__getitem__))
+            timing = DurationPredictor(config.DurationPredictor(vocabulary=characters))
+            self.timing = timing.requires_grad_(False).eval()
             self.place = nn.Linear(2, text_dim)
         self.given: Tensor | None = None
 
+    def train(self, mode: bool = True) -> AlignedTextEmbedding:
+        """As usual, but `timing` has its own training and then stays as it is."""
+        super().train(mode)
+        if self.durations:
+            self.timing.eval()
+        return self
+
+    @torch.no_grad()
+    def seconds(self, text: Tensor) -> Tensor:
+        """Foretold seconds of each character in average speech: text (b, nt), filler -1 -> (b, nt), 0 for filler."""
+        with torch.autocast(text.device.type, enabled=False):
+            return self.timing(text + 1)
+
     def align(self, text: Tensor, lengths: Tensor, n: int) -> Tensor:
         """The alignment (b, n) of a text (b, nt), filler -1, over rows of `lengths` tokens."""
-        present = text != FILLER
         if not self.durations:
-            return alignment.average(present.sum(1), lengths, n)
-        weights = self.expected[(text + 1).clamp(min=0)] * present
-        return alignment.weighted(weights, torch.zeros_like(lengths), lengths, n)
+            return alignment.average((text != FILLER).sum(1), lengths, n)
+        return alignment.weighted(self.seconds(text), torch.zeros_like(lengths), lengths, n)
 
     def forward(self, text: Tensor, seq_len: int | Tensor, drop_text: bool = False) -> Tensor:
         """text: (b, nt) vocabulary indices, filler -1. Returns (b, n, d), n the longest of `seq_len`."""
@@ -198,9 +232,18 @@ class Backbone(nn.Module):
                 pe_attn_head=settings.pe_attn_head,
                 attn_mask_enabled=settings.attn_mask_enabled,
             )
+        if settings.local_kernel:
+            options = dict(
+                heads=settings.heads, dim_head=settings.dim_head, ff_mult=settings.ff_mult, dropout=0.0
+            )
+            options |= dict(pe_attn_head=settings.pe_attn_head, attn_mask_enabled=settings.attn_mask_enabled)
+            transformer.transformer_blocks = nn.ModuleList(
+                LocalBlock(settings.dim, settings.local_kernel, **options) for _ in range(settings.depth)
+            )
+            transformer.initialize_weights()
         if conditioning != "padded":
             transformer.text_embed = AlignedTextEmbedding(
-                len(vocabulary),
+                vocabulary,
                 settings.text_dim,
                 conv_layers=settings.conv_layers,
                 durations=conditioning == "durations",
@@ -237,7 +280,7 @@ class Backbone(nn.Module):
 
     def weights_of(self, text: str) -> Tensor:
         """Expected seconds of each character: (nt,)."""
-        return self.transformer.text_embed.expected[self.encode([text])[0] + 1]
+        return self.transformer.text_embed.seconds(self.encode([text]))[0]
 
     def seconds_of(self, text: str) -> float:
         """Expected seconds of a text in average speech; needs the "durations" conditioning."""

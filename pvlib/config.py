@@ -126,6 +126,7 @@ class Backbone:
     uniform upsampling) or "durations" (each character stretched over its expected share of the frames; a
     departure from F5-TTS, see the README).
     stack: mel frames side by side in one transformer token; 1 is the official layout.
+    local_kernel: tokens that a convolution in front of each block reaches over (`backbone.LocalBlock`); 0: none.
     input_skip: the layers make the velocity plus their input, not the velocity (`backbone.SkipDiT`).
     """
 
@@ -138,6 +139,7 @@ class Backbone:
     conv_layers: int = 3
     stack: int = 2
     text_conditioning: str = "durations"
+    local_kernel: int = 7
     input_skip: bool = True
     pe_attn_head: int | None = None
     attn_mask_enabled: bool = True
@@ -370,6 +372,7 @@ PAPER = Profile(
         conv_layers=4,
         stack=1,
         text_conditioning="padded",
+        local_kernel=0,
         input_skip=False,
         vocabulary="",
     ),

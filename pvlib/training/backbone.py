@@ -13,26 +13,28 @@ import copy
 import math
 import random
 
-import numpy as np
 import torch
 from f5_tts.model.utils import lens_to_mask, mask_from_frac_lengths
-from scipy.optimize import nnls
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from pvlib import alignment, backbone, hub
 from pvlib.audio import HOP_LENGTH, SAMPLE_RATE
 from pvlib.config import MINI, Profile
+from pvlib.durations import DurationPredictor
 from pvlib.recognizer import CTCRecognizer
 from pvlib.training import letters, listening, machine
 from pvlib.training.attention import RowAttention
 from pvlib.training.common import Ema, Run, autocast, batches_by_length, chosen_device, muon_and_adamw
 from pvlib.training.features import mel_cache, pad
-from pvlib.world.corpus import Corpus, open_split
+from pvlib.world.corpus import open_split
 
 STEPS = 20_000
 FRAMES_PER_STEP = 5_000
 PEAK_RATE, WARM_UP_STEPS, FALL = 8e-4, 300, 0.2
 FORETOLD_SHARE = 0.2
+TIMING_STEPS, TIMING_ROWS, TIMING_RATE = 1500, 64, 3e-3
+SHORTEST = 0.01  # seconds, added to durations before their logarithm: marks may last nothing
 SWAY = -1.0  # of the training times, as of the sampler's
 HEARING_DEPTH, HEARING_WEIGHT = 0.5, 0.5  # which block, of the DiT and of the recogniser; share in the loss
 EVALUATE_EVERY = 1000
@@ -40,32 +42,35 @@ SEED = 1
 NAME = "backbone"
 
 
-def expected_seconds(corpus: Corpus, vocabulary: dict[str, int], limit: int = 3000) -> Tensor:
-    """How long each character lasts on average: (len(vocabulary) + 1,), entry 0 the filler.
+def fit_timing(timing: DurationPredictor, rows: Rows, steps: int = TIMING_STEPS) -> None:
+    """Teach the text encoder how long each character lasts beside the others of its utterance, then how long in all.
 
-    Letters: non-negative least squares of word durations on letter counts. Marks and the space: the mean gap
-    behind the words that carry them.
+    The squared error of log durations, as in FastSpeech (Ren et al., 2019), after each row's own rate is taken out.
     """
-    letters = [c for c in vocabulary if c.isalpha() or c == "'"]
-    counts, durations = [], []
-    gaps: dict[str, list[float]] = {}
-    for i in range(min(limit, len(corpus))):
-        text, words = corpus.table.text.iat[i], corpus.words(i)
-        total = corpus.table.samples.iat[i] / SAMPLE_RATE
-        for k, (written, (word, start, end)) in enumerate(zip(text.split(), words, strict=True)):
-            counts.append([word.count(c) for c in letters])
-            durations.append(end - start)
-            following = words[k + 1][1] if k + 1 < len(words) else total
-            mark = written[-1] if not written[-1].isalpha() else " "
-            gaps.setdefault(mark, []).append(following - end)
-    solution, _ = nnls(np.array(counts, dtype=float), np.array(durations))
-    known = dict(zip(letters, solution, strict=True)) | {mark: float(np.mean(g)) for mark, g in gaps.items()}
-    typical = float(np.mean(solution[solution > 0]))
-    seconds = torch.full((len(vocabulary) + 1,), typical)
-    for character, index in vocabulary.items():
-        seconds[index + 1] = max(known.get(character, typical), 1e-3)
-    seconds[0] = 0.0
-    return seconds
+    generator = torch.Generator().manual_seed(SEED)
+    optimiser = torch.optim.AdamW(timing.requires_grad_(True).parameters(), lr=TIMING_RATE, weight_decay=1e-3)
+    texts = rows.corpus.table.text
+
+    def batch() -> tuple[Tensor, Tensor, Tensor]:
+        chosen = torch.randint(len(rows.lengths), (TIMING_ROWS,), generator=generator).tolist()
+        true = nn.utils.rnn.pad_sequence([rows.edges(i).diff(dim=1)[:, 0] for i in chosen], batch_first=True)
+        text = timing.encode([texts.iat[i] for i in chosen])
+        return text, true, text > 0
+
+    timing.train()
+    for number in tqdm(range(steps), desc="timing", mininterval=5):
+        text, true, present = batch()
+        error = ((timing(text) + SHORTEST) / (true + SHORTEST)).log() * present
+        rate = error.sum(1, keepdim=True) / present.sum(1, keepdim=True)
+        loss = ((error - rate) * present).square().sum() / present.sum()
+        loss.backward()
+        optimiser.param_groups[0]["lr"] = TIMING_RATE * (1 - number / steps)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+    timing.requires_grad_(False).eval()
+    with torch.no_grad():
+        text, true, _ = batch()
+        timing.out.bias += (true.sum() / timing(text).sum()).log()
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -171,23 +176,19 @@ class Rows:
         self.centres = None if profile is None else letters.centres(split, profile, limit)
         self._alignments: dict[int, Tensor] = {}
 
+    def edges(self, i: int) -> Tensor:
+        """Where each character of utterance i begins and ends: (nt, 2) seconds."""
+        text, total = self.corpus.table.text.iat[i], self.corpus.table.samples.iat[i] / SAMPLE_RATE
+        centres = None if self.centres is None else self.centres[i]
+        return alignment.edges_of(text, self.corpus.words(i), total, {}, centres)
+
     def alignment(self, i: int) -> Tensor:
         """The true alignment of utterance i: (tokens,) positions in its text."""
         if i not in self._alignments:
-            weight = {c: float(self.seconds[k + 1]) for c, k in self.model.vocabulary.items()}
-            stack = self.model.settings.stack
-            n = self.model.cfm.tokens(self.lengths[i])
-            per_second = SAMPLE_RATE / HOP_LENGTH / stack
-            centres = None if self.centres is None else self.centres[i]
-            index = alignment.from_words(
-                self.corpus.table.text.iat[i], self.corpus.words(i), weight, per_second, n, centres
-            )
+            per_second = SAMPLE_RATE / HOP_LENGTH / self.model.settings.stack
+            index = alignment.from_edges(self.edges(i), per_second, self.model.cfm.tokens(self.lengths[i]))
             self._alignments[i] = index.to(torch.int16)
         return self._alignments[i].long()
-
-    @property
-    def seconds(self) -> Tensor:
-        return self.model.transformer.text_embed.expected
 
     def batch(
         self, indices: list[int], generator: torch.Generator
@@ -228,8 +229,6 @@ def train(
     device = chosen_device(device)
     torch.manual_seed(SEED)
     model = backbone.build(profile.backbone)
-    if profile.backbone.text_conditioning == "durations":
-        model.transformer.text_embed.expected.copy_(expected_seconds(open_split("train"), model.vocabulary))
     rows = Rows("train", model, limit, profile)
     model.to(device)
     hearing = Hearing(model, hub.load_recognizer(profile, device)).to(device)
@@ -237,7 +236,10 @@ def train(
     ema = Ema(model)
     parts = {"model": model, "hearing": hearing, "muon": muon, "adam": adam, "ema": ema}
     run = Run(NAME, parts, config=profile.backbone)
-    run.take_up(profile) if from_weights else run.resume()
+    begun = run.take_up(profile) if from_weights else run.resume()
+    if not begun and profile.backbone.text_conditioning == "durations":
+        fit_timing(model.transformer.text_embed.timing, rows)
+        ema.take(model)
     if device.type == "cpu":
         for block in model.transformer.transformer_blocks:
             block.attn.processor = RowAttention()

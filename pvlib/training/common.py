@@ -120,14 +120,14 @@ class Run:
             self._forget(self.folder / name)
         return True
 
-    def take_up(self, profile: Profile) -> None:
+    def take_up(self, profile: Profile) -> bool:
         """Begin at the embedded weights: their steps, seconds, commands and logs. The optimisers start anew.
 
-        For runs whose parts "model" and "ema" hold what is exported. Where there is a state already, it is resumed.
+        For runs whose parts "model" and "ema" hold what is exported. Where there is a state, it is resumed. True.
         Raises WeightsError where the weights are missing, damaged or of another configuration, and as `resume` does.
         """
         if self.resume():
-            return
+            return True
         path, card = hub.weights_path(self.name, profile), hub.read_card(self.name, profile)
         weights = hub.read_weights(self.name, profile)
         model, ema = self.parts["model"], self.parts["ema"]
@@ -138,6 +138,7 @@ class Run:
         for name in ("log.csv", "dev.csv"):
             if (log := path.with_name(f"{self.name}.{name}")).exists():
                 shutil.copyfile(log, self.folder / name)
+        return True
 
     def require(self) -> None:
         """Load the last state. Raises TrainingError as `resume` does, and where there is none."""
@@ -286,6 +287,11 @@ class Ema:
     def __init__(self, module: nn.Module, decay: float = 0.999):
         self.module, self.decay, self.updates = module, decay, 0
         self.shadow = {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+    def take(self, module: nn.Module) -> None:
+        """Begin the average anew at the module's present state."""
+        for key, value in module.state_dict().items():
+            self.shadow[key].copy_(value)
 
     @torch.no_grad()
     def update(self) -> None:
