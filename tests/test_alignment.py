@@ -41,6 +41,18 @@ def test_words_sound_when_they_sound():
     assert index.tolist() == [-1, -1, 0, 1, 1, 1, 2, 3, 4, 4, 5, 5]
 
 
+def test_letters_whose_middles_are_known_part_half_way():
+    words, nan = [("ab", 0.2, 0.6), ("c", 0.8, 1.0)], float("nan")
+    middles = [0.3, 0.4, nan, nan, 0.9, nan]
+    edges = alignment.edges_of("ab, c.", words, 1.2, {}, middles)
+    expected = [(0.2, 0.35), (0.35, 0.6), (0.6, 0.7), (0.7, 0.8), (0.8, 1.0), (1.0, 1.2)]
+    torch.testing.assert_close(edges, torch.tensor(expected))
+    astray = alignment.edges_of("ab, c.", words, 1.2, {}, [0.1, 0.2, nan, nan, 0.9, nan])
+    torch.testing.assert_close(astray[:2], torch.tensor([(0.2, 0.2), (0.2, 0.6)]))  # kept inside the word
+    unknown = alignment.edges_of("ab, c.", words, 1.2, {}, [nan] * 6)
+    torch.testing.assert_close(unknown, alignment.edges_of("ab, c.", words, 1.2, {}))
+
+
 def test_within_counts_the_passing_of_a_character():
     share, length = alignment.within(torch.tensor([[0, 0, 1, 1, 1, 1, -1]]))[0].T
     torch.testing.assert_close(share, torch.tensor([0.25, 0.75, 0.125, 0.375, 0.625, 0.875, 0.0]))

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from f5_tts.model.backbones.dit import DiT
+from f5_tts.model.modules import DiTBlock
 
 from pvlib import backbone, ceag, config
 
@@ -67,6 +68,21 @@ def test_the_skip_subtracts_the_input_from_each_half():
     torch.testing.assert_close(both[:3], plain - x)
     without = DiT.forward(model.transformer, **given, drop_audio_cond=True, drop_text=True)
     torch.testing.assert_close(both[3:], without - x)
+
+
+def test_the_local_convolution_is_a_convolution_and_begins_as_nothing():
+    options = dict(heads=2, dim_head=32, attn_mask_enabled=True, dropout=0.0)
+    torch.manual_seed(0)
+    block = backbone.LocalBlock(64, 7, **options).eval()
+    official = DiTBlock(64, **options).eval()
+    official.load_state_dict({k: v for k, v in block.state_dict().items() if not k.startswith("local.")})
+    x, t = torch.randn(2, 20, 64), torch.randn(2, 64)
+    mask = torch.arange(20)[None] < torch.tensor([[20], [13]])
+    torch.testing.assert_close(block(x, t, mask=mask), official(x, t, mask=mask))
+    torch.nn.init.normal_(block.local.weight)
+    seen = (x * mask[..., None]).transpose(1, 2)
+    mixed = x + block.local(seen).transpose(1, 2)
+    torch.testing.assert_close(block(x, t, mask=mask), official(mixed, t, mask=mask))
 
 
 def test_layers_that_know_the_speech_need_not_know_the_noise(monkeypatch):

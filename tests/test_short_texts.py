@@ -156,7 +156,7 @@ def test_what_has_no_rate_is_refused():
 def network():
     torch.manual_seed(0)
     made = backbone.build(TINY.backbone).eval()
-    made.transformer.text_embed.expected.copy_(torch.linspace(0.0, 0.2, len(made.vocabulary) + 1))
+    torch.nn.init.normal_(made.transformer.text_embed.timing.out.weight, std=0.3)
     return made
 
 
@@ -170,9 +170,8 @@ def test_the_pipeline_plans_by_the_letters_of_its_backbone_when_asked(network):
     reference = usual.reference(babble(1.0))
     known = len(reference.wave) // 256
     (chunk,) = own.plan(Job(reference, "lantern."))
-    expected = network.transformer.text_embed.expected
-    of = {c: float(expected[i + 1]) for c, i in network.vocabulary.items()}
-    sums = [sum(of[c] for c in text) for text in (reference.text, " lantern.")]
+    timing = network.transformer.text_embed.timing
+    sums = [timing.seconds_of(text) for text in (reference.text, " lantern.")]
     inference = own.inference
     rate = (known * 256 / 24_000 + inference.letter_prior_seconds) / (
         sums[0] + inference.letter_prior_seconds

@@ -7,10 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pvlib import config, hub, paths, recognizer
+from pvlib import backbone, config, hub, paths, recognizer
 from pvlib.training import backbone as trainer
 from pvlib.training.common import TrainingError, batches_by_length
-from pvlib.world.corpus import open_split
 
 SMALL = replace(config.Backbone(), dim=32, depth=1, heads=1, dim_head=32, text_dim=16, conv_layers=1)
 
@@ -110,16 +109,19 @@ def test_a_damaged_state_is_named(toy_corpus):
         train(2)
 
 
-def test_expected_seconds_add_up_to_the_words(toy_corpus):
-    vocabulary = {c: i for i, c in enumerate(config.MINI.backbone.vocabulary)}
-    seconds = trainer.expected_seconds(open_split("train"), vocabulary)
-
-    def lasts(word: str) -> float:
-        return float(sum(seconds[vocabulary[c] + 1] for c in word))
-
-    assert lasts("red") == pytest.approx(0.4, abs=0.01)  # 0.1 to 0.5 s in every utterance
-    assert lasts("fox") == pytest.approx(0.55, abs=0.01)
-    assert seconds[0] == 0
+def test_timing_learns_how_long_letters_last(toy_corpus):
+    torch.manual_seed(0)
+    model = backbone.build(profile().backbone)
+    rows = trainer.Rows("train", model)  # no recogniser: letters share their words evenly
+    trainer.fit_timing(model.transformer.text_embed.timing, rows, steps=300)
+    lasts = dict(zip("red fox", model.weights_of("red fox").tolist(), strict=True))
+    for letter in "red":  # 0.1 to 0.5 s in every utterance
+        assert lasts[letter] == pytest.approx(0.4 / 3, rel=0.1)
+    assert lasts["f"] == pytest.approx(0.55 / 3, rel=0.1) and lasts[" "] < 0.01
+    assert not any(parameter.requires_grad for parameter in model.transformer.text_embed.timing.parameters())
+    before = model.weights_of("red fox")
+    model.train()
+    assert torch.equal(model.weights_of("red fox"), before)  # no dropout
 
 
 def test_batches_cover_an_epoch_once_and_resume_in_the_middle():

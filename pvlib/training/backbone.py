@@ -49,11 +49,14 @@ def fit_timing(timing: DurationPredictor, rows: Rows, steps: int = TIMING_STEPS)
     """
     generator = torch.Generator().manual_seed(SEED)
     optimiser = torch.optim.AdamW(timing.requires_grad_(True).parameters(), lr=TIMING_RATE, weight_decay=1e-3)
-    texts = rows.corpus.table.text
+    texts, lasting = (
+        rows.corpus.table.text,
+        [rows.edges(i).diff(dim=1)[:, 0] for i in range(len(rows.lengths))],
+    )
 
     def batch() -> tuple[Tensor, Tensor, Tensor]:
         chosen = torch.randint(len(rows.lengths), (TIMING_ROWS,), generator=generator).tolist()
-        true = nn.utils.rnn.pad_sequence([rows.edges(i).diff(dim=1)[:, 0] for i in chosen], batch_first=True)
+        true = nn.utils.rnn.pad_sequence([lasting[i] for i in chosen], batch_first=True)
         text = timing.encode([texts.iat[i] for i in chosen])
         return text, true, text > 0
 
