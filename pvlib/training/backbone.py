@@ -319,16 +319,16 @@ def evaluate(profile: Profile, state: dict[str, Tensor]) -> dict[str, float]:
     model = backbone.build(profile.backbone)
     model.load_state_dict(state, strict=False)
     model.eval()
-    found = {"dev_flow_loss": dev_loss(model)}
+    found = {"dev_flow_loss": dev_loss(model, profile)}
     if all(hub.weights_path(name, profile).exists() for name in ("recognizer", "vocoder")):
         found |= listening.error_rates(model, profile)
     return found
 
 
 @torch.no_grad()
-def dev_loss(model: backbone.Backbone, batches: int = 12) -> float:
+def dev_loss(model: backbone.Backbone, profile: Profile, batches: int = 12) -> float:
     """The flow-matching loss on dev utterances, with fixed noise, times and spans."""
-    rows = Rows("dev", model)
+    rows = Rows("dev", model, profile=profile)
     order = batches_by_length(rows.lengths, FRAMES_PER_STEP, seed=SEED)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
