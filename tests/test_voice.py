@@ -88,7 +88,9 @@ def test_of_a_long_recording_twelve_seconds_are_used(voice):
 def test_a_seed_repeats_and_another_differs(voice, reference):
     first, again, other = voice.synthesise([Job(reference, "good day", seed) for seed in (7, 7, 8)])
     np.testing.assert_allclose(first.wave, again.wave, atol=1e-5)
-    assert not torch.allclose(first.mel, other.mel, atol=1e-3)  # the lead trim may leave waves of unequal length
+    assert not torch.allclose(
+        first.mel, other.mel, atol=1e-3
+    )  # the lead trim may leave waves of unequal length
 
 
 def test_a_job_does_not_depend_on_its_company(voice, reference):
