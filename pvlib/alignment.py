@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,10 +62,10 @@ def edges_of(
     known (seconds, one for each character of the text, NaN where not) neighbours part half-way between them. Marks
     and spaces sound in the gap before the next word. Characters before the first word last nothing.
     """
-    ends = torch.zeros(len(text))
+    ends = np.zeros(len(text), dtype=np.float32)
     position = text.index(words[0][0])
     ends[:position] = words[0][1]
-    begins = ends.clone()
+    begins = ends.copy()
     for k, (word, start, end) in enumerate(words):
         position = text.index(word, position)
         following = words[k + 1][1] if k + 1 < len(words) else max(total, end)
@@ -76,17 +77,17 @@ def edges_of(
         for first, last, begin, stop in spans:
             if last <= first:
                 continue
-            middles = torch.tensor([float("nan")] if centres is None else list(centres[first:last]))
-            if middles.isnan().any():
-                shares = torch.tensor([max(weight.get(c, 1.0), 1e-3) for c in text[first:last]])
-                parted = begin + shares.cumsum(0) / shares.sum() * (stop - begin)
+            middles = None if centres is None else np.asarray(centres[first:last], dtype=np.float32)
+            if middles is None or np.isnan(middles).any():
+                shares = np.cumsum([max(weight.get(c, 1.0), 1e-3) for c in text[first:last]])
+                parted = begin + shares / shares[-1] * (stop - begin)
             else:
                 half_way = (middles[1:] + middles[:-1]) / 2
-                parted = torch.cat([half_way, torch.tensor([stop])]).clamp(begin, stop)
+                parted = np.append(half_way, stop).clip(begin, stop)
             ends[first:last] = parted
-            begins[first:last] = torch.cat([torch.tensor([begin]), parted[:-1]])
+            begins[first:last] = np.append(begin, parted[:-1])
         position += len(word)
-    return torch.stack([begins, ends], dim=1)
+    return torch.from_numpy(np.stack([begins, ends], axis=1))
 
 
 def from_words(

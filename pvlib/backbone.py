@@ -107,8 +107,10 @@ class AlignedTextEmbedding(TextEmbedding):
         """text: (b, nt) vocabulary indices, filler -1. Returns (b, n, d), n the longest of `seq_len`."""
         if not torch.is_tensor(seq_len):
             seq_len = torch.full((text.shape[0],), int(seq_len), device=text.device)
-        n = int(seq_len.max())
-        index = self.align(text, seq_len, n) if self.given is None else self.given[:, :n]
+        if self.given is None:
+            index = self.align(text, seq_len, int(seq_len.max()))
+        else:
+            index = self.given
 
         silent = (text == FILLER).unsqueeze(-1)
         tokens = torch.zeros_like(text) if drop_text else text + 1
@@ -296,16 +298,18 @@ class Backbone(nn.Module):
         per_second = SAMPLE_RATE / HOP_LENGTH / self.settings.stack
         n = max(self.cfm.tokens(item.frames) for item in items)
         rows = []
-        for item in items:
+        texts = [item.reference_text + item.text for item in items]
+        seconds = self.transformer.text_embed.seconds(self.encode(texts)).cpu()
+        for item, text, weights in zip(items, texts, seconds, strict=True):
             total, known = self.cfm.tokens(item.frames), self.cfm.tokens(item.mel.shape[0])
-            weights = self.weights_of(item.reference_text + item.text)[None]
+            weights = weights[None, : len(text)]
             if not item.pinned:
                 rows.append(alignment.weighted(weights, torch.tensor([0]), torch.tensor([total]), n)[0])
                 continue
             spoken = len(item.reference_text.rstrip(" .,!?;:-"))
             boundary = len(item.reference_text)
             pause = min(round(BOUNDARY_SECONDS * per_second), (total - known) // 4)
-            row = torch.full((n,), -1, dtype=torch.long, device=self.device)
+            row = torch.full((n,), -1, dtype=torch.long)
             for first, last, start, stop in (
                 (0, spoken, 0, known),
                 (spoken, boundary, known, known + pause),
@@ -317,7 +321,7 @@ class Backbone(nn.Module):
                     )[0]
                     row = torch.where(part >= 0, part + first, row)
             rows.append(row)
-        return torch.stack(rows)
+        return torch.stack(rows).to(self.device)
 
     @torch.inference_mode(False)  # entropy guidance differentiates, whatever the caller's mode
     @torch.no_grad()

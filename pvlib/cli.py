@@ -33,7 +33,8 @@ SHARES = {
     "backbone": 0.55,
 }  # of the time of `train all`
 TRAINABLE = (*SHARES, "adapters", "duration-predictor", *SV2TTS)
-TAKEN_UP = ("backbone", "recognizer", "sv2tts-synthesizer")  # can begin at their embedded weights
+TAKEN_UP = ("backbone", "recognizer", "vocoder", "sv2tts-synthesizer")  # can begin at their embedded weights
+SCALED = (*TAKEN_UP, "adapters")  # can take larger steps
 OUTPUT_FORMATS = (".wav", ".flac", ".ogg")
 
 
@@ -566,6 +567,12 @@ def speed(arguments: argparse.Namespace) -> None:
         action="store_true",
         help=f"where no state is left, begin at the embedded weights ({', '.join(TAKEN_UP)})",
     ),
+    argument(
+        "--larger",
+        type=_positive,
+        metavar="TIMES",
+        help=f"steps of so many times the usual size, for a GPU ({', '.join(SCALED)})",
+    ),
     argument("--export-only", action="store_true", help="no training: write the weights of the last state"),
     PROFILE,
     argument(
@@ -573,6 +580,7 @@ def speed(arguments: argparse.Namespace) -> None:
     ),
     argument("--dry-run", action="store_true", help="of the adapters: only compute the GPU memory they need"),
     examples="pvlib train recognizer --minutes 30\npvlib train backbone --steps 20000 --threads 2\n"
+    "pvlib train backbone --from-weights --steps 40000 --larger 8\n"
     "pvlib train all --minutes 600\npvlib train adapters --profile paper --dry-run\n"
     "pvlib train adapters --profile paper --speech LibriTTS/train-clean-100",
 )
@@ -593,6 +601,8 @@ def train(arguments: argparse.Namespace) -> None:
         return
     own = {} if profile.embedded else {"profile": profile, "speech": arguments.speech}
     more = {"from_weights": True} if arguments.from_weights else {}
+    if arguments.larger:
+        more["larger"] = arguments.larger
     for name, share in SHARES.items() if arguments.name == "all" else [(arguments.name, 1.0)]:
         module = importlib.import_module(f"pvlib.training.{name.replace('-', '_')}")
         if arguments.export_only:
@@ -612,6 +622,10 @@ def _check_training(arguments: argparse.Namespace, profile: Profile) -> None:
     if arguments.from_weights and arguments.name not in TAKEN_UP:
         raise CommandError(
             f"--from-weights is for {', '.join(TAKEN_UP)}; {arguments.name} starts from nothing"
+        )
+    if arguments.larger and arguments.name not in SCALED:
+        raise CommandError(
+            f"--larger is for {', '.join(SCALED)}; the steps of {arguments.name} stay as they are"
         )
     adapters = arguments.name == "adapters"
     if arguments.dry_run and not adapters:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pvlib import audio, backbone, config, hub, paths, speaker
+from pvlib import audio, backbone, config, hub, paths, recognizer, speaker
 from pvlib.adapters import Adapters, Conditions
 from pvlib.oes import OES
 from pvlib.training import adapters as trainer
@@ -166,8 +166,11 @@ def labelled(toy_corpus):
         config.MINI,
         backbone=SMALL,
         speaker_encoder=config.SpeakerEncoder(channels=(16, 16, 16, 16, 48)),
+        recognizer=config.Recognizer(channels=16, hidden=16, layers=2),
         adapters=SETTINGS,
     )
+    ears = recognizer.build(profile.recognizer)
+    hub.save_weights("recognizer", profile, ears.state_dict(), {"steps": 0})
     hub.save_weights("backbone", profile, network().state_dict(), {"steps": 0})
     encoder = speaker.build(profile.speaker_encoder)
     hub.save_weights("speaker_encoder", profile, encoder.state_dict(), {"steps": 0})

@@ -2,6 +2,7 @@
 
 import math
 import random
+import signal
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from pvlib import backbone, config, hub, paths, recognizer
 from pvlib.training import backbone as trainer
-from pvlib.training.common import TrainingError, batches_by_length
+from pvlib.training.common import Stopped, TrainingError, batches_by_length
 
 SMALL = replace(config.Backbone(), dim=32, depth=1, heads=1, dim_head=32, text_dim=16, conv_layers=1)
 
@@ -31,14 +32,35 @@ def train(steps: int, **options) -> dict[str, torch.Tensor]:
     return trainer.averaged(profile())[0].state_dict()
 
 
-def test_a_resumed_run_equals_an_unbroken_one(toy_corpus, monkeypatch, tmp_path):
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_asked_to_stop_and_taken_up_equals_an_unbroken_one(
+    toy_corpus, monkeypatch, tmp_path, by
+):
     unbroken = train(4)
     monkeypatch.setattr(paths, "TRAINING", tmp_path / "again")
-    train(4, minutes=0)  # stops after one step
+    before, update = signal.getsignal(by), trainer.Ema.update
+    monkeypatch.setattr(trainer.Ema, "update", lambda ema: (update(ema), signal.raise_signal(by)))
+    with pytest.raises(Stopped, match="stopped at step 1; `pvlib train backbone` goes on"):
+        train(4)
+    assert signal.getsignal(by) == before
     assert trainer.averaged(profile())[1].step == 1
+    monkeypatch.setattr(trainer.Ema, "update", update)
     resumed = train(4)
     for key, value in unbroken.items():
         assert torch.equal(value, resumed[key]), key
+
+
+def test_the_rate_falls_in_time_for_a_budget(toy_corpus):
+    train(4, minutes=0)  # the first step spends it all
+    assert trainer.averaged(profile())[1].step == 1
+    assert [trainer.learning_rate(1000, done) for done in (0.0, 0.8, 0.9, 1.0)] == pytest.approx(
+        [1, 1, 0.5, 0]
+    )
+
+
+def test_larger_steps_take_more_rows_and_the_card_says_so(toy_corpus):
+    train(25, larger=2)
+    assert "--larger 2" in hub.read_card("backbone", profile())["command"]
 
 
 def test_embedded_weights_are_taken_up_where_no_state_is_left(toy_corpus, monkeypatch, tmp_path):

@@ -25,9 +25,10 @@ from pvlib.config import MINI, Profile
 from pvlib.training import backbone as pretraining
 from pvlib.training import machine, separation
 from pvlib.training.attention import RowAttention
-from pvlib.training.common import Ema, Run, autocast, batches_by_length, chosen_device
+from pvlib.training.common import Ema, Run, autocast, batches_by_length, chosen_device, larger_option
 from pvlib.training.libritts import LibriPairs
 from pvlib.training.pairs import NAME, Pairs, Source
+from pvlib.training.schedule import Progress
 
 STEPS = 3_000
 FRAMES_PER_STEP = 4_000
@@ -86,10 +87,12 @@ def train(
     device: torch.device | None = None,
     limit: int | None = None,
     speech: Path | None = None,
+    larger: int = 1,
 ) -> None:
     """Train, or go on where the last run stopped, and export at the end.
 
-    speech: a LibriTTS tree; None is the mini world, of which `limit` takes the first utterances.
+    speech: a LibriTTS tree; None is the mini world, of which `limit` takes the first utterances. larger: so many times
+    the usual frames in a step, for a GPU.
     Raises WeightsError without a trained backbone and speaker encoder, TrainingError on an unfit corpus or state,
     DataError on a damaged tree.
     """
@@ -98,7 +101,7 @@ def train(
     torch.manual_seed(SEED)
     model = hub.load_backbone(profile, device)
     model.requires_grad_(False)
-    run, module, ema, optimiser = _parts(profile, model, speech)
+    run, module, ema, optimiser = _parts(profile, model, speech, larger)
     pairs = _source(profile, model, speech, limit)
     film = [*module.film.parameters(), *module.emotion.parameters()]
     if not run.resume():
@@ -114,14 +117,17 @@ def train(
         for block in (*model.transformer.transformer_blocks, *module.blocks):
             block.attn.processor = RowAttention()
     model.train()
+    schedule = Progress(run, steps, minutes)
     groups = (pairs.to_studio, pairs.in_room)
     past = [_env_weight(number) for number in range(run.step)]
     batches = [
         batches_by_length(
             [pairs.lengths[i] + audio.CLIP_FRAMES for i in chosen],
-            FRAMES_PER_STEP,
+            larger * FRAMES_PER_STEP,
             seed=SEED,
             start=past.count(env_weight),
+            pool=512 * larger,
+            max_rows=64 * larger,
         )
         for env_weight, chosen in enumerate(groups)
     ]
@@ -136,7 +142,7 @@ def train(
         loss = flow_loss(pairs, module, sentences, env_weight, rng, dropped, own.recompute)
         loss.backward()
         norm = nn.utils.clip_grad_norm_([*film, *module.blocks.parameters()], 1.0)
-        rate = min(1.0, (number + 1) / WARM_UP_STEPS) * max(0.02, 1 - number / steps)
+        rate = min(1.0, (number + 1) / WARM_UP_STEPS) * max(0.02, 1 - schedule.progress)
         for group in optimiser.param_groups:
             group["lr"] = PEAK_RATE * rate * group["share"]
         optimiser.step()
@@ -171,7 +177,7 @@ def _source(
 
 
 def _parts(
-    profile: Profile, model: backbone.Backbone, speech: Path | None
+    profile: Profile, model: backbone.Backbone, speech: Path | None, larger: int = 1
 ) -> tuple[Run, Adapters, Ema, torch.optim.Optimizer]:
     module = Adapters(profile.adapters, model.transformer).to(model.device)
     module.oes.requires_grad_(False)
@@ -188,9 +194,10 @@ def _parts(
     ema = Ema(module, 0.998)
     made_for = MadeFor(profile.adapters, hub.fingerprint("backbone", profile))
     parts = {"adapters": module, "optimiser": optimiser, "ema": ema}
+    options = larger_option(larger)
     if speech is None:
-        return Run(NAME, parts, config=made_for), module, ema, optimiser
-    options = f"--profile {profile.name} --speech {speech.name}"
+        return Run(NAME, parts, config=made_for, options=options), module, ema, optimiser
+    options = f"--profile {profile.name} --speech {speech.name} {options}"
     run = Run(NAME, parts, config=made_for, folder=f"{profile.name}-{NAME}", options=options)
     return run, module, ema, optimiser
 
@@ -219,9 +226,9 @@ def flow_loss(
     heard, felt = (torch.from_numpy(rng.random((len(sentences), 1)) >= SILENT_SHARE) for _ in range(2))
     given = replace(given, embedding=given.embedding * heard, emotion=given.emotion * felt)
     given = Conditions(*(getattr(given, f.name).to(device) for f in fields(given)))
-    mel, frames, text, known = mel.to(device), frames.to(device), text.to(device), known.to(device)
+    mel, text = mel.to(device), text.to(device)
     tokens = model.cfm.tokens(frames)
-    place = torch.arange(int(tokens.max()), device=device)[None]
+    place = torch.arange(int(tokens.max()))[None]
     hidden = (place >= known[:, None]) & (place < tokens[:, None])
     acting = nullcontext()
     if module is not None:

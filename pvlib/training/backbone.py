@@ -12,9 +12,11 @@ from __future__ import annotations
 import copy
 import math
 import random
+import warnings
+from collections.abc import Sequence
 
 import torch
-from f5_tts.model.utils import lens_to_mask, mask_from_frac_lengths
+from f5_tts.model.utils import lens_to_mask, list_str_to_idx, mask_from_frac_lengths
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -25,8 +27,17 @@ from pvlib.durations import DurationPredictor
 from pvlib.recognizer import CTCRecognizer
 from pvlib.training import letters, listening, machine
 from pvlib.training.attention import RowAttention
-from pvlib.training.common import Ema, Run, autocast, batches_by_length, chosen_device, muon_and_adamw
-from pvlib.training.features import mel_cache, pad
+from pvlib.training.common import (
+    Ema,
+    Run,
+    autocast,
+    batches_by_length,
+    chosen_device,
+    larger_option,
+    muon_and_adamw,
+)
+from pvlib.training.features import mel_cache
+from pvlib.training.schedule import Progress
 from pvlib.world.corpus import open_split
 
 STEPS = 20_000
@@ -76,9 +87,9 @@ def fit_timing(timing: DurationPredictor, rows: Rows, steps: int = TIMING_STEPS)
         timing.out.bias += (true.sum() / timing(text).sum()).log()
 
 
-def learning_rate(step: int, steps: int) -> float:
-    """Share of the peak rate: up, flat, and down over the last fifth."""
-    return min(1.0, (step + 1) / WARM_UP_STEPS, max(0.0, (steps - step) / max(1.0, FALL * steps)))
+def learning_rate(step: int, progress: float) -> float:
+    """Share of the peak rate: up, flat, and down over the last fifth of the run. progress: share that is done."""
+    return min(1.0, (step + 1) / WARM_UP_STEPS, (1 - progress) / FALL)
 
 
 def drops(cfm: backbone.CompanionCFM) -> tuple[bool, bool]:
@@ -109,14 +120,22 @@ class Hearing(nn.Module):
         """The loss for the DiT pass just made. mel: (b, m, 100) clean, not stacked; frames, tokens: (b,) lengths."""
         made = self.project(self._seen.pop())  # (b, n, c)
         (ears,) = self._ears
+        frames, tokens = moved((frames, tokens), mel.device)
         with torch.no_grad():
             heard, steps = ears.hidden(mel, frames, math.ceil(HEARING_DEPTH * len(ears.blocks)))
-            valid = lens_to_mask(steps, length=heard.shape[1])
-            heard = (heard - heard[valid].mean(0)) / heard[valid].std(0).clamp(min=1e-3)
+            heard = heard.float()
+            share = lens_to_mask(steps, length=heard.shape[1])[..., None] / steps.sum()
+            heard = heard - (heard * share).sum((0, 1))
+            heard = heard / (heard.square() * share).sum((0, 1)).sqrt().clamp(min=1e-3)
             at = (torch.arange(made.shape[1], device=mel.device) * self._stack + self._stack // 2) // 4
             heard = heard[:, at.clamp(max=heard.shape[1] - 1)]
-        likeness = nn.functional.cosine_similarity(made.float(), heard.float(), dim=-1)
-        return 1 - likeness[lens_to_mask(tokens, length=made.shape[1])].mean()
+        likeness = nn.functional.cosine_similarity(made.float(), heard, dim=-1)
+        return 1 - _mean(likeness, lens_to_mask(tokens, length=made.shape[1]))
+
+
+def _mean(values: Tensor, chosen: Tensor) -> Tensor:
+    """The mean where `chosen` is true, without asking the device how many that are."""
+    return (values * chosen).sum() / chosen.sum()
 
 
 def flow_loss(
@@ -130,15 +149,17 @@ def flow_loss(
 ) -> Tensor:
     """The loss of the official `CFM.forward` on its own random numbers, with the times swayed; None: not swayed.
 
-    mel: (b, n, d) stacked; text: (b, nt) vocabulary indices; tokens: (b,) lengths. hidden: (b, n) what is to be made,
-    by default a random span; dropped: whether the visible sound, and whether everything, is dropped, by default drawn.
+    mel: (b, n, d) stacked; text: (b, nt) vocabulary indices; tokens: (b,) lengths, on the CPU so that a GPU need not be
+    waited for. hidden: (b, n) what is to be made, by default a random span; dropped: whether the visible sound, and
+    whether everything, is dropped, by default drawn.
     Uniform times are right for unit variance; log-mels vary more, and their content shows through the noise before a
     fifth of the way is gone.
     """
     mask = lens_to_mask(tokens, length=mel.shape[1])
     if hidden is None:
-        share = torch.zeros(len(mel), device=mel.device).uniform_(*cfm.frac_lengths_mask)
+        share = torch.zeros(len(mel), device=tokens.device).uniform_(*cfm.frac_lengths_mask)
         hidden = mask_from_frac_lengths(tokens, share) & mask
+    mask, hidden = moved((mask, hidden), mel.device)
     noise = torch.randn_like(mel)
     times = torch.rand(len(mel), device=mel.device)
     if sway_coef is not None:
@@ -154,7 +175,7 @@ def flow_loss(
         drop_text=drop_all,
         mask=mask,
     )
-    return (made - (mel - noise)).square()[hidden].mean()
+    return _mean((made - (mel - noise)).square().mean(-1), hidden)
 
 
 def optimisers(model: backbone.Backbone, hearing: Hearing) -> tuple[torch.optim.Muon, torch.optim.AdamW]:
@@ -168,15 +189,28 @@ def optimisers(model: backbone.Backbone, hearing: Hearing) -> tuple[torch.optim.
 
 
 class Rows:
-    """Training rows: mel, vocabulary indices and alignment, by number."""
+    """Training rows: mel, vocabulary indices and alignment, by number. Everything lies on one device."""
 
     def __init__(
-        self, split: str, model: backbone.Backbone, limit: int | None = None, profile: Profile | None = None
+        self,
+        split: str,
+        model: backbone.Backbone,
+        limit: int | None = None,
+        profile: Profile | None = None,
+        device: torch.device | None = None,
     ):
         """profile: whose recogniser says where in a word each letter is; None: all words share out evenly."""
         self.corpus, self.cache, self.model = open_split(split), mel_cache(split), model
+        self.device = device or torch.device("cpu")
         self.lengths = self.cache.lengths[:limit]
         self.centres = None if profile is None else letters.centres(split, profile, limit)
+        with (
+            warnings.catch_warnings()
+        ):  # a mapped file is read-only, which torch dislikes and nobody here minds
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            self._frames = torch.from_numpy(self.cache.frames).to(self.device)  # (frames of the split, 100)
+        self._starts = torch.from_numpy(self.cache.offsets)
+        self._texts: dict[int, Tensor] = {}
         self._alignments: dict[int, Tensor] = {}
 
     def edges(self, i: int) -> Tensor:
@@ -193,24 +227,40 @@ class Rows:
             self._alignments[i] = index.to(torch.int16)
         return self._alignments[i].long()
 
+    def text(self, i: int) -> Tensor:
+        """Vocabulary indices of what utterance i says: (nt,)."""
+        if i not in self._texts:
+            self._texts[i] = list_str_to_idx([self.corpus.table.text.iat[i]], self.model.vocabulary)[0]
+        return self._texts[i]
+
+    def mels(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """Mels side by side, (b, m, 100) float32 padded with zeros; and on the CPU their frames (b,)."""
+        frames = torch.tensor([self.lengths[i] for i in indices])
+        starts, stops = moved((self._starts[indices], frames), self.device)
+        place = torch.arange(int(frames.max()), device=self.device)
+        inside = place < stops[:, None]
+        mel = self._frames[(starts[:, None] + place).where(inside, 0)]
+        return mel.float().masked_fill(~inside[..., None], 0.0), frames
+
     def batch(
         self, indices: list[int], generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Mel (b, m, 100), its frames (b,), text (b, nt), alignment (b, n) or None for the padded conditioning."""
-        model = self.model
-        mel, frames = pad([self.cache.mel(i) for i in indices])
-        tokens = model.cfm.tokens(frames)
-        text = model.encode([self.corpus.table.text.iat[i] for i in indices])
-        if model.settings.text_conditioning != "durations":
-            return mel, frames, text, None
-        n = int(tokens.max())
-        index = model.transformer.text_embed.align(text.cpu(), tokens, n)
-        true = torch.rand(len(indices), generator=generator) >= FORETOLD_SHARE
-        for row, i in enumerate(indices):
-            if true[row]:
-                index[row] = -1
-                index[row, : tokens[row]] = self.alignment(i)
-        return mel, frames, text, index
+        """Mel (b, m, 100), its frames (b,) on the CPU, text (b, nt), alignment (b, n) or None for the padded text."""
+        pad, embedding = nn.utils.rnn.pad_sequence, self.model.transformer.text_embed
+        mel, frames = self.mels(indices)
+        tokens = self.model.cfm.tokens(frames)
+        text = pad([self.text(i) for i in indices], batch_first=True, padding_value=backbone.FILLER)
+        if self.model.settings.text_conditioning != "durations":
+            return mel, frames, *moved((text,), self.device), None
+        true = pad([self.alignment(i) for i in indices], batch_first=True, padding_value=-1)
+        foretold = torch.rand(len(indices), 1, generator=generator) < FORETOLD_SHARE
+        text, true, foretold, lengths = moved((text, true, foretold, tokens), self.device)
+        return mel, frames, text, embedding.align(text, lengths, true.shape[1]).where(foretold, true)
+
+
+def moved(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Tensors on a device, which need not have come to the end of its queue for it."""
+    return [tensor.to(device, non_blocking=True) for tensor in tensors]
 
 
 def train(
@@ -222,9 +272,11 @@ def train(
     device: torch.device | None = None,
     limit: int | None = None,
     from_weights: bool = False,
+    larger: int = 1,
 ) -> None:
     """Train the backbone, or go on where the last run stopped, and export its averaged weights.
 
+    larger: so many times the usual frames in a step, for a GPU.
     Raises WeightsError without a trained recogniser, which it learns to foretell (`Hearing`).
     """
     steps = steps or STEPS
@@ -232,13 +284,13 @@ def train(
     device = chosen_device(device)
     torch.manual_seed(SEED)
     model = backbone.build(profile.backbone)
-    rows = Rows("train", model, limit, profile)
     model.to(device)
+    rows = Rows("train", model, limit, profile, device)
     hearing = Hearing(model, hub.load_recognizer(profile, device)).to(device)
     muon, adam = optimisers(model, hearing)
     ema = Ema(model)
     parts = {"model": model, "hearing": hearing, "muon": muon, "adam": adam, "ema": ema}
-    run = Run(NAME, parts, config=profile.backbone)
+    run = Run(NAME, parts, config=profile.backbone, options=larger_option(larger))
     begun = run.take_up(profile) if from_weights else run.resume()
     if not begun and profile.backbone.text_conditioning == "durations":
         fit_timing(model.transformer.text_embed.timing, rows)
@@ -247,23 +299,26 @@ def train(
         for block in model.transformer.transformer_blocks:
             block.attn.processor = RowAttention()
     model.train()
-    batches = batches_by_length(rows.lengths, FRAMES_PER_STEP, seed=SEED, start=run.step)
+    frames_per_step = larger * FRAMES_PER_STEP
+    batches = batches_by_length(
+        rows.lengths, frames_per_step, seed=SEED, start=run.step, pool=512 * larger, max_rows=64 * larger
+    )
+    schedule = Progress(run, steps, minutes)
 
     def step(number: int) -> dict[str, float]:
         torch.manual_seed(SEED + 1000 * number)  # noise, times and spans follow from the step alone,
         random.seed(number)  # so that a run taken up again is the run it would have been
         generator = torch.Generator().manual_seed(number)
         mel, frames, text, index = rows.batch(next(batches), generator)
-        mel, frames, text = mel.to(device), frames.to(device), text.to(device)
         tokens = model.cfm.tokens(frames)
-        with model.aligned(None if index is None else index.to(device)), autocast(device):
+        with model.aligned(index), autocast(device):
             loss = flow_loss(model.cfm, model.cfm.stacked(mel), text, tokens)
             unlike = hearing(mel, frames, tokens)
         (loss + HEARING_WEIGHT * unlike).backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimiser in (muon, adam):
             for group in optimiser.param_groups:
-                group["lr"] = PEAK_RATE * learning_rate(number, steps)
+                group["lr"] = PEAK_RATE * learning_rate(number, schedule.progress)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         ema.update()
@@ -273,10 +328,10 @@ def train(
         step,
         steps=steps,
         minutes=minutes,
-        evaluate=lambda: evaluate(profile, ema.shadow),
+        evaluate=lambda: evaluate(profile, ema.shadow, device),
         evaluate_every=EVALUATE_EVERY,
     )
-    export(profile, run=run, ema=ema)
+    export(profile, run=run, ema=ema, device=device)
 
 
 def averaged(profile: Profile = MINI) -> tuple[backbone.Backbone, Run]:
@@ -298,8 +353,14 @@ class _Ignored:
         """Nothing to take back."""
 
 
-def export(profile: Profile = MINI, *, run: Run | None = None, ema: Ema | None = None) -> None:
-    """Write the averaged weights of the run so far to data/checkpoints."""
+def export(
+    profile: Profile = MINI,
+    *,
+    run: Run | None = None,
+    ema: Ema | None = None,
+    device: torch.device | None = None,
+) -> None:
+    """Write the averaged weights of the run so far to data/checkpoints. device: where they are evaluated."""
     if run is None or ema is None:
         model, run = averaged(profile)
         state = model.state_dict()
@@ -310,15 +371,17 @@ def export(profile: Profile = MINI, *, run: Run | None = None, ema: Ema | None =
         profile,
         keep,
         data="the mini world, train split; quality on the dev split (speakers and sentences never seen)",
-        quality={name: round(value, 4) for name, value in evaluate(profile, keep).items()},
+        quality={name: round(value, 4) for name, value in evaluate(profile, keep, device).items()},
     )
 
 
-def evaluate(profile: Profile, state: dict[str, Tensor]) -> dict[str, float]:
+def evaluate(
+    profile: Profile, state: dict[str, Tensor], device: torch.device | None = None
+) -> dict[str, float]:
     """The flow loss on the dev split; and where recogniser and vocoder are trained, what they hear of dev sentences."""
     model = backbone.build(profile.backbone)
     model.load_state_dict(state, strict=False)
-    model.eval()
+    model.to(device or torch.device("cpu")).eval()
     found = {"dev_flow_loss": dev_loss(model, profile)}
     if all(hub.weights_path(name, profile).exists() for name in ("recognizer", "vocoder")):
         found |= listening.error_rates(model, profile)
@@ -328,15 +391,16 @@ def evaluate(profile: Profile, state: dict[str, Tensor]) -> dict[str, float]:
 @torch.no_grad()
 def dev_loss(model: backbone.Backbone, profile: Profile, batches: int = 12) -> float:
     """The flow-matching loss on dev utterances, with fixed noise, times and spans."""
-    rows = Rows("dev", model, profile=profile)
+    device = model.device
+    rows = Rows("dev", model, profile=profile, device=device)
     order = batches_by_length(rows.lengths, FRAMES_PER_STEP, seed=SEED)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
         torch.manual_seed(SEED)
         random.seed(SEED)
         losses = []
         for number in range(batches):
             mel, frames, text, index = rows.batch(next(order), torch.Generator().manual_seed(number))
-            with model.aligned(index), autocast(torch.device("cpu")):
+            with model.aligned(index), autocast(device):
                 stacked, tokens = model.cfm.stacked(mel), model.cfm.tokens(frames)
                 losses.append(float(flow_loss(model.cfm, stacked, text, tokens)))
     return sum(losses) / len(losses)

@@ -6,8 +6,11 @@ import csv
 import os
 import platform
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,14 +23,47 @@ from pvlib import hub, paths
 from pvlib.config import Profile
 from pvlib.world import corpus as world
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
 
 class TrainingError(RuntimeError):
     """Training cannot start or go on; the message names the cause and the remedy."""
 
 
+class Stopped(TrainingError):
+    """Somebody asked the run to stop. Its state is saved."""
+
+
+@contextmanager
+def _stopping() -> Iterator[list[int]]:
+    """A list that is empty until SIGINT or SIGTERM arrives; the second of a kind does what it did before."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # only the main thread may listen to signals
+        return
+    before = {number: signal.getsignal(number) for number in STOPPING}
+
+    def ask(number: int, _: object) -> None:
+        asked.append(number)
+        signal.signal(number, before[number])
+
+    try:
+        for number in STOPPING:
+            signal.signal(number, ask)
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def chosen_device(device: str | torch.device | None = None) -> torch.device:
     """The device asked for; None: the GPU where there is one, else the CPU."""
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def larger_option(larger: int) -> str:
+    """How a command says that its batches are so many times the usual."""
+    return f"--larger {larger}" if larger > 1 else ""
 
 
 def autocast(device: torch.device, enabled: bool = True) -> torch.autocast:
@@ -204,12 +240,17 @@ class Run:
         evaluate: Callable[[], dict[str, float]] | None = None,
         evaluate_every: int = 0,
     ) -> None:
-        """Call `train_step(step)` until `steps` are done in all, or `minutes` of this call have passed."""
+        """Call `train_step(step)` until `steps` are done in all, or `minutes` of this call have passed.
+
+        train_step: returns what the log tells, numbers or tensors of one number. Ctrl-C or SIGTERM lets it finish its
+        step; the state is saved and Stopped raised.
+        """
         self._note_command(steps, minutes)
         start = last_save = last = time.monotonic()
-        sums: dict[str, float] = {}
+        sums: dict[str, float | Tensor] = {}
         count = 0
-        with tqdm(total=steps, initial=self.step, desc=self.name, dynamic_ncols=True, mininterval=5) as bar:
+        bar = tqdm(total=steps, initial=self.step, desc=self.name, dynamic_ncols=True, mininterval=5)
+        with bar, _stopping() as asked:
             while self.step < steps:
                 values = train_step(self.step)
                 self.step += 1
@@ -217,11 +258,11 @@ class Run:
                 self.seconds += now - last
                 last = now
                 for key, value in values.items():
-                    sums[key] = sums.get(key, 0.0) + float(value)
+                    sums[key] = sums.get(key, 0.0) + value
                 count += 1
                 bar.update(1)
-                if self.step % log_every == 0:
-                    means = {key: value / count for key, value in sums.items()}
+                if self.step % log_every == 0:  # only here does a GPU have to be waited for
+                    means = {key: float(value) / count for key, value in sums.items()}
                     self.log(means)
                     bar.set_postfix({k: f"{v:.3f}" for k, v in means.items()})
                     sums, count = {}, 0
@@ -231,9 +272,11 @@ class Run:
                 if now - last_save > self.save_every_seconds:
                     self.save()
                     last_save = now
-                if minutes is not None and now - start > minutes * 60:
+                if asked or (minutes is not None and now - start > minutes * 60):
                     break
         self.save()
+        if asked:
+            raise Stopped(f"{self.name}: stopped at step {self.step}; `{self.command}` goes on from there")
 
     def _note_command(self, steps: int, minutes: float | None) -> None:
         command = f"{self.command} --steps {steps}"

@@ -12,7 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from pvlib import audio, paths
-from pvlib.training.common import TrainingError
+from pvlib.training.common import TrainingError, chosen_device
 from pvlib.world import corpus as world
 
 
@@ -84,9 +84,10 @@ def _build(corpus: world.Corpus, split: str, offsets: np.ndarray, path, card, ke
         frames = np.lib.format.open_memmap(
             partial, mode="w+", dtype=np.float16, shape=(int(offsets[-1]), audio.N_MELS)
         )
+        device = chosen_device()
         for i in tqdm(range(len(corpus)), desc=f"mels of {split}", mininterval=5):
-            mel = audio.mel(torch.from_numpy(corpus.wave(i)))[0].T
-            frames[offsets[i] : offsets[i + 1]] = mel.numpy()
+            mel = audio.mel(torch.from_numpy(corpus.wave(i)).to(device))[0].T
+            frames[offsets[i] : offsets[i + 1]] = mel.half().cpu().numpy()
         frames.flush()
         del frames
         card.unlink(missing_ok=True)

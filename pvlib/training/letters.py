@@ -19,6 +19,7 @@ from pvlib import hub, paths
 from pvlib.audio import HOP_LENGTH, SAMPLE_RATE
 from pvlib.config import Profile
 from pvlib.recognizer import BLANK, CTCRecognizer
+from pvlib.training.common import chosen_device
 from pvlib.training.features import mel_cache, pad
 from pvlib.world.corpus import open_split
 
@@ -38,7 +39,7 @@ def centres(split: str, profile: Profile, limit: int | None = None) -> list[np.n
     key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
     path = paths.TRAINING / "letters" / f"{split}-{key}.npy"
     if not path.exists():
-        ears = hub.load_recognizer(profile, "cpu")
+        ears = hub.load_recognizer(profile, chosen_device())
         found: dict[int, np.ndarray] = {}
         order = sorted(range(len(texts)), key=lambda i: cache.lengths[i])
         for first in tqdm(range(0, len(order), BATCH), desc=f"letters of {split}", mininterval=5):
@@ -56,9 +57,10 @@ def centres(split: str, profile: Profile, limit: int | None = None) -> list[np.n
 @torch.inference_mode()
 def listen(ears: CTCRecognizer, mels: list[np.ndarray], texts: list[str]) -> list[np.ndarray]:
     """As `centres`, of mels (n, 100) and what is said in them."""
-    log_probs, lengths = ears(*pad(mels))
+    device = next(ears.parameters()).device
+    log_probs, lengths = ears(*(given.to(device) for given in pad(mels)))
     result = []
-    for row, mel, length, text in zip(log_probs, mels, lengths.tolist(), texts, strict=True):
+    for row, mel, length, text in zip(log_probs.cpu(), mels, lengths.tolist(), texts, strict=True):
         seconds = len(mel) * HOP_LENGTH / SAMPLE_RATE / length
         result.append(_letters(row[:length], text, ears) * seconds)
     return result

@@ -50,11 +50,13 @@ def error_rates(model: Backbone, profile: Profile, count: int = UTTERANCES) -> d
 
     Raises WeightsError where one of the two is missing: train them first.
     """
-    ears, vocoder = hub.load_recognizer(profile, "cpu"), hub.load_vocoder(profile, "cpu")
+    device = model.device
+    ears, vocoder = hub.load_recognizer(profile, device), hub.load_vocoder(profile, device)
     asked, said = items(model, profile, count)
     mels = model.sample(asked, steps=STEPS)
     waves = [
-        vocoder.decode(mel[len(item.mel) :].T[None])[0].numpy() for mel, item in zip(mels, asked, strict=True)
+        vocoder.decode(mel[len(item.mel) :].T[None].to(device))[0].cpu().numpy()
+        for mel, item in zip(mels, asked, strict=True)
     ]
     alphabet = profile.recognizer.alphabet
     truth = [recognizer.normalise(text, alphabet) for text in said]

@@ -19,7 +19,7 @@ from pvlib import audio, backbone, hub, laag, paths, persona
 from pvlib.adapters import Conditions
 from pvlib.config import TRAITS, Profile
 from pvlib.training import backbone as pretraining
-from pvlib.training.common import Speech, TrainingError
+from pvlib.training.common import Speech, TrainingError, chosen_device
 from pvlib.training.features import pad
 from pvlib.training.recognizer import first_second
 from pvlib.world import corpus as world
@@ -74,7 +74,7 @@ class Pairs:
     unlabelled = ("style",)  # the world's texts have no style
 
     def __init__(self, split: str, profile: Profile, model: backbone.Backbone, limit: int | None = None):
-        self.rows = pretraining.Rows(split, model, limit)
+        self.rows = pretraining.Rows(split, model, limit, profile)
         self.profile, self.model = profile, model
         table = self.rows.corpus.table.iloc[:limit]
         long = table["samples"].to_numpy() >= audio.CLIP_SAMPLES
@@ -145,6 +145,7 @@ class Pairs:
         known = torch.tensor([cfm.tokens(len(item.mel)) for item in items])
         index = model.alignment_of(items)
         if index is not None:
+            index = index.cpu()
             for row, true in enumerate(trues):
                 index[row, known[row] : known[row] + len(true)] = true
         text = model.encode([item.reference_text + item.text for item in items])
@@ -186,7 +187,7 @@ def embeddings(split: str, profile: Profile, utterances: list[int]) -> dict[int,
     key = hashlib.sha256(repr((made_of, utterances)).encode()).hexdigest()[:16]
     path = paths.TRAINING / NAME / f"first-seconds-{split}-{key}.npy"
     if not path.exists():
-        encoder, parts = hub.load_speaker_encoder(profile, "cpu"), []
+        encoder, parts = hub.load_speaker_encoder(profile, chosen_device()), []
         for first in tqdm(range(0, len(utterances), 64), desc=f"first seconds of {split}", mininterval=5):
             waves = [corpus.wave(i)[: audio.CLIP_SAMPLES] for i in utterances[first : first + 64]]
             parts.append(encoder.embed(waves).float().cpu().numpy())

@@ -23,6 +23,7 @@ from pvlib.training.common import (
     autocast,
     batches_by_length,
     chosen_device,
+    larger_option,
     muon_and_adamw,
 )
 from pvlib.training.features import MelCache, mel_cache, pad
@@ -57,10 +58,12 @@ def train(
     device: str | torch.device | None = None,
     limit: int | None = None,
     from_weights: bool = False,
+    larger: int = 1,
 ) -> None:
     """Train, resuming where the last run stopped, and export at the end.
 
-    steps: in all, default STEPS; minutes: budget of this call; limit: first utterances only, for a trial.
+    steps: in all, default STEPS; minutes: budget of this call; limit: first utterances only, for a trial; larger: so
+    many times the usual frames in a step, for a GPU.
     Raises CorpusError without a corpus, TrainingError on a damaged or foreign state.
     """
     machine.prepare(threads)
@@ -69,10 +72,17 @@ def train(
     corpus, cache = world.open_split("train"), mel_cache("train")
     lengths = cache.lengths[:limit]
     torch.manual_seed(profile.seed)
-    run, model, ema, optimizers = _parts(profile, device)
+    run, model, ema, optimizers = _parts(profile, device, larger)
     run.take_up(profile) if from_weights else run.resume()
     schedule = Schedule(run, steps=steps, minutes=minutes, peak=PEAK_RATE, warmup=WARMUP)
-    batches = batches_by_length(lengths, BATCH_FRAMES, seed=profile.seed, start=run.step, max_rows=MAX_ROWS)
+    batches = batches_by_length(
+        lengths,
+        larger * BATCH_FRAMES,
+        seed=profile.seed,
+        start=run.step,
+        pool=512 * larger,
+        max_rows=larger * MAX_ROWS,
+    )
     texts = corpus.table["text"].tolist()
 
     def step(index: int) -> dict[str, float]:
@@ -102,7 +112,7 @@ def train(
         for optimizer in optimizers:
             optimizer.step()
         ema.update()
-        return {"loss": float(loss.detach()), "rate": rate}
+        return {"loss": loss.detach(), "rate": rate}
 
     run.loop(
         step,
@@ -244,14 +254,14 @@ def first_second(words: list[tuple[str, float, float]], alphabet: str) -> str:
 
 
 def _parts(
-    profile: Profile, device: torch.device
+    profile: Profile, device: torch.device, larger: int = 1
 ) -> tuple[Run, recognizer.CTCRecognizer, Ema, tuple[torch.optim.Optimizer, ...]]:
     model = recognizer.build(profile.recognizer).to(device)
     ema = Ema(model, 0.998)
     matrices = [weight for block in model.blocks for weight in (block.widen.weight, block.narrow.weight)]
     muon, adam = muon_and_adamw(matrices, model.parameters(), PEAK_RATE, (0.9, 0.98))
     parts = {"model": model, "ema": ema, "muon": muon, "adam": adam}
-    run = Run(NAME, parts, config=profile.recognizer)
+    run = Run(NAME, parts, config=profile.recognizer, options=larger_option(larger))
     return run, model, ema, (muon, adam)
 
 

@@ -1,4 +1,4 @@
-"""How far a run is, and the learning rate that goes with it: linear warm-up, then a cosine to a floor."""
+"""How far a run is, and the learning rate that goes with it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,11 @@ import torch
 from pvlib.training.common import Run
 
 
-class Schedule:
-    """Warm-up and cosine over `steps`, shortened to fit a time budget.
+class Progress:
+    """How far a run is: by its steps, or by the time budget of this call where that ends sooner."""
 
-    The cosine follows the steps, or hurries so that the seconds of this call end at the floor. A resumed run
-    continues on the cosine of its new total.
-    """
-
-    def __init__(
-        self, run: Run, *, steps: int, minutes: float | None, peak: float, warmup: int, floor: float = 0.01
-    ):
-        self.run, self.steps, self.peak, self.warmup, self.floor = run, steps, peak, warmup, floor
+    def __init__(self, run: Run, steps: int, minutes: float | None):
+        self.run, self.steps = run, steps
         self.began = run.seconds, min(1.0, run.step / steps)
         self.budget = None if minutes is None else 60 * minutes
 
@@ -30,8 +24,22 @@ class Schedule:
         if self.budget is None:
             return min(1.0, by_steps)
         seconds, share = self.began
-        by_time = share + (1 - share) * (self.run.seconds - seconds) / self.budget
+        by_time = share + (1 - share) * (self.run.seconds - seconds) / max(self.budget, 1e-9)
         return min(1.0, max(by_steps, by_time))
+
+
+class Schedule(Progress):
+    """Warm-up and cosine over `steps`, shortened to fit a time budget.
+
+    The cosine follows the steps, or hurries so that the seconds of this call end at the floor. A resumed run
+    continues on the cosine of its new total.
+    """
+
+    def __init__(
+        self, run: Run, *, steps: int, minutes: float | None, peak: float, warmup: int, floor: float = 0.01
+    ):
+        super().__init__(run, steps, minutes)
+        self.peak, self.warmup, self.floor = peak, warmup, floor
 
     def rate(self) -> float:
         """Learning rate of the next step."""

@@ -108,7 +108,12 @@ def train(
         nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         optimizer.step()
         ema.update()
-        return {"loss": float(loss.detach()), "w": float(loss_of.w), "b": float(loss_of.b), "rate": rate}
+        return {
+            "loss": loss.detach(),
+            "w": loss_of.w.detach().clone(),
+            "b": loss_of.b.detach().clone(),
+            "rate": rate,
+        }
 
     run.loop(
         step,

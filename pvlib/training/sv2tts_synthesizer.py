@@ -20,7 +20,14 @@ from pvlib.systems.sv2tts import synthesizer
 from pvlib.systems.sv2tts.attention import Failures, focus, guided_loss
 from pvlib.text import normalise
 from pvlib.training import machine
-from pvlib.training.common import Ema, Run, TrainingError, batches_by_length, chosen_device
+from pvlib.training.common import (
+    Ema,
+    Run,
+    TrainingError,
+    batches_by_length,
+    chosen_device,
+    larger_option,
+)
 from pvlib.training.features import mel_cache
 from pvlib.training.schedule import Schedule
 from pvlib.training.sv2tts_common import voices
@@ -131,22 +138,29 @@ def train(
     device: str | torch.device | None = None,
     limit: int | None = None,
     from_weights: bool = False,
+    larger: int = 1,
 ) -> None:
     """Train, resuming where the last run stopped, and export at the end.
 
-    steps: in all, default STEPS; minutes: budget of this call; limit: first utterances only, for a trial.
+    steps: in all, default STEPS; minutes: budget of this call; limit: first utterances only, for a trial; larger: so
+    many times the usual frames in a step, for a GPU.
     Raises CorpusError without a corpus, TrainingError on a damaged or foreign state or too long utterances.
     """
     machine.prepare(threads)
     steps = steps or STEPS
     device = chosen_device(device)
     torch.manual_seed(profile.seed)
-    run, model, ema, optimizer = _parts(profile, device)
+    run, model, ema, optimizer = _parts(profile, device, larger)
     rows = Rows("train", model, limit)
     run.take_up(profile) if from_weights else run.resume()
     schedule = Schedule(run, steps=steps, minutes=minutes, peak=PEAK_RATE, warmup=WARMUP)
     batches = batches_by_length(
-        rows.lengths, BATCH_FRAMES, seed=profile.seed, start=run.step, max_rows=MAX_ROWS
+        rows.lengths,
+        larger * BATCH_FRAMES,
+        seed=profile.seed,
+        start=run.step,
+        pool=512 * larger,
+        max_rows=larger * MAX_ROWS,
     )
 
     def step(index: int) -> dict[str, float]:
@@ -161,11 +175,7 @@ def train(
         nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         optimizer.step()
         ema.update()
-        return {
-            "loss": float(loss.detach()),
-            **{k: float(v.detach()) for k, v in parts.items()},
-            "rate": rate,
-        }
+        return {"loss": loss.detach(), **{k: v.detach() for k, v in parts.items()}, "rate": rate}
 
     run.loop(
         step,
@@ -221,13 +231,14 @@ def evaluate(model: synthesizer.Synthesizer, ema: Ema, texts: int = DEV_TEXTS) -
 
 
 def _parts(
-    profile: Profile, device: torch.device
+    profile: Profile, device: torch.device, larger: int = 1
 ) -> tuple[Run, synthesizer.Synthesizer, Ema, torch.optim.Optimizer]:
     model = synthesizer.build(profile.sv2tts_synthesizer).to(device)
     ema = Ema(model, 0.998)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=1e-6)
     parts = {"model": model, "ema": ema, "optimizer": optimizer}
-    return Run(NAME, parts, config=profile.sv2tts_synthesizer), model, ema, optimizer
+    run = Run(NAME, parts, config=profile.sv2tts_synthesizer, options=larger_option(larger))
+    return run, model, ema, optimizer
 
 
 def _export(run: Run, profile: Profile, model: synthesizer.Synthesizer, ema: Ema) -> None:

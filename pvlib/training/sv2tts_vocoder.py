@@ -76,9 +76,9 @@ def train(
         optimizer.step()
         ema.update()
         return {
-            "coarse": float(coarse.detach()),
-            "fine": float(fine.detach()),
-            "norm": float(norm),
+            "coarse": coarse.detach(),
+            "fine": fine.detach(),
+            "norm": norm,
             "pruned": share,
             "rate": rate,
         }

@@ -16,7 +16,15 @@ from pvlib import audio, vocoder
 from pvlib.config import MINI, Profile
 from pvlib.speaker import GE2E
 from pvlib.training import machine
-from pvlib.training.common import Ema, Run, TrainingError, autocast, chosen_device, muon_and_adamw
+from pvlib.training.common import (
+    Ema,
+    Run,
+    TrainingError,
+    autocast,
+    chosen_device,
+    larger_option,
+    muon_and_adamw,
+)
 from pvlib.training.schedule import Schedule
 from pvlib.world import corpus as world
 
@@ -33,7 +41,7 @@ STFT_WEIGHT = 2.0
 RESOLUTION_WEIGHT = 0.5  # of the spectral discriminators beside the periodic ones
 FFT_SIZES = (2048, 1024, 512)
 PERIODS = (2, 3, 5, 7, 11)
-EVALUATE_EVERY = 500
+EVALUATE_EVERY = 1000
 DEV_UTTERANCES = 16
 
 
@@ -45,10 +53,13 @@ def train(
     threads: int | None = None,
     device: str | torch.device | None = None,
     limit: int | None = None,
+    from_weights: bool = False,
+    larger: int = 1,
 ) -> None:
     """Train, resuming where the last run stopped, and export at the end.
 
-    steps: in all, default STEPS; minutes: budget of this call; limit: first utterances only, for a trial.
+    steps: in all, default STEPS; minutes: budget of this call; limit: first utterances only, for a trial; larger: so
+    many times the usual crops in a step, for a GPU.
     Raises CorpusError without a corpus, TrainingError on a damaged or foreign state or too short utterances.
     """
     machine.prepare(threads)
@@ -59,13 +70,17 @@ def train(
     if not len(usable):
         raise TrainingError(f"no utterance has {CROP_SAMPLES} samples; build a corpus of longer speech")
     torch.manual_seed(profile.seed)
-    run, model, ema, critics, optimizers, critic_optimizer = _parts(profile, device)
-    run.resume()
+    run, model, ema, critics, optimizers, critic_optimizer = _parts(profile, device, larger)
+    run.take_up(profile) if from_weights else run.resume()
     schedule = Schedule(run, steps=steps, minutes=minutes, peak=PEAK_RATE, warmup=WARMUP)
+
+    heard = larger * CRITIC_ROWS
 
     def step(index: int) -> dict[str, float]:
         rng = np.random.default_rng([profile.seed, index])
-        wave = torch.from_numpy(np.stack([crop(corpus, usable, rng) for _ in range(BATCH)])).to(device)
+        wave = torch.from_numpy(np.stack([crop(corpus, usable, rng) for _ in range(larger * BATCH)])).to(
+            device
+        )
         rate = schedule.apply(*optimizers, critic_optimizer)
         model.train()
         with autocast(device):
@@ -76,24 +91,24 @@ def train(
             chosen = critics.choose(rng)
             critic_optimizer.zero_grad(set_to_none=True)
             with autocast(device):
-                loss = critics.critic_loss(wave[:CRITIC_ROWS], made[:CRITIC_ROWS].detach(), chosen)
+                loss = critics.critic_loss(wave[:heard], made[:heard].detach(), chosen)
             loss.backward()
             critic_optimizer.step()
-            values["critic"] = float(loss.detach())
+            values["critic"] = loss.detach()
         model.zero_grad(set_to_none=True)
         mel, stft = mel_loss(made, wave), stft_loss(made, wave)
         loss = MEL_WEIGHT * mel + STFT_WEIGHT * stft
         if adversarial:
             with autocast(device):
-                fooling, matching = critics.generator_loss(wave[:CRITIC_ROWS], made[:CRITIC_ROWS], chosen)
+                fooling, matching = critics.generator_loss(wave[:heard], made[:heard], chosen)
             loss = loss + fooling + matching
-            values |= {"fooling": float(fooling.detach()), "matching": float(matching.detach())}
+            values |= {"fooling": fooling.detach(), "matching": matching.detach()}
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 50.0)
         for optimizer in optimizers:
             optimizer.step()
         ema.update()
-        return {"mel": float(mel.detach()), "stft": float(stft.detach())} | values
+        return {"mel": mel.detach(), "stft": stft.detach()} | values
 
     run.loop(
         step,
@@ -220,7 +235,7 @@ def evaluate(model: vocoder.Vocoder, ema: Ema, limit: int = DEV_UTTERANCES) -> d
 
 
 def _parts(
-    profile: Profile, device: torch.device
+    profile: Profile, device: torch.device, larger: int = 1
 ) -> tuple[Run, vocoder.Vocoder, Ema, Critics, tuple[torch.optim.Optimizer, ...], torch.optim.Optimizer]:
     model, critics = vocoder.build(profile.vocoder).to(device), Critics().to(device)
     ema = Ema(model, 0.998)
@@ -234,7 +249,8 @@ def _parts(
     parts = {
         "model": model, "ema": ema, "critics": critics, "muon": muon, "adam": adam, "critic_adam": critic_adam,
     }  # fmt: skip
-    return Run(NAME, parts, config=profile.vocoder), model, ema, critics, (muon, adam), critic_adam
+    run = Run(NAME, parts, config=profile.vocoder, options=larger_option(larger))
+    return run, model, ema, critics, (muon, adam), critic_adam
 
 
 def _export(run: Run, profile: Profile, model: vocoder.Vocoder, ema: Ema) -> None:
