@@ -5,6 +5,7 @@ import random
 import signal
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,8 @@ from pvlib.training.common import Stopped, TrainingError, batches_by_length
 SMALL = replace(config.Backbone(), dim=32, depth=1, heads=1, dim_head=32, text_dim=16, conv_layers=1)
 
 
-EARS = config.Recognizer(channels=16, hidden=16, layers=2)
+# of 16 channels, oneDNN (torch 2.11) never ends a bf16 depthwise convolution over more than 30 steps
+EARS = config.Recognizer(channels=64, hidden=16, layers=2)
 
 
 def profile(conditioning: str = "durations") -> config.Profile:
@@ -61,6 +63,31 @@ def test_the_rate_falls_in_time_for_a_budget(toy_corpus):
 def test_larger_steps_take_more_rows_and_the_card_says_so(toy_corpus):
     train(25, larger=2)
     assert "--larger 2" in hub.read_card("backbone", profile())["command"]
+
+
+def test_rows_are_the_mels_of_the_corpus_and_silence_behind_them(toy_corpus):
+    rows = trainer.Rows("train", backbone.build(profile().backbone))
+    mel, frames = rows.mels([5, 0], [1.0, 1.0])
+    for k, i in enumerate([5, 0]):
+        assert frames[k] == rows.lengths[i]
+        np.testing.assert_array_equal(mel[k, : frames[k]], rows.cache.mel(i).astype(np.float32))
+        assert not mel[k, frames[k] :].any()
+
+
+def test_a_quicker_row_is_a_squeezed_one_and_its_letters_with_it(toy_corpus, monkeypatch):
+    monkeypatch.setattr(trainer, "TEMPO_SHARE", 1.1)
+    rows = trainer.Rows("train", backbone.build(profile().backbone))
+    ramp = torch.arange(len(rows._frames), dtype=torch.float32)[:, None].expand(-1, 100)
+    rows._frames = ramp
+    (mel,), (frames,) = rows.mels([0], [0.5])
+    assert frames == round(rows.lengths[0] / 2)
+    torch.testing.assert_close(mel[1:-1, 0], 2 * torch.arange(int(frames), dtype=torch.float32)[1:-1] + 0.5)
+    whole, half = rows.alignment(0), rows.alignment(0, 0.5)
+    assert half.tolist() == pytest.approx(whole[::2][: len(half)].tolist(), abs=1)
+    _, frames, _, _ = rows.batch([0, 1], torch.Generator().manual_seed(1), (2.0, 2.0))
+    assert frames.tolist() == [round(rows.lengths[i] / 2) for i in (0, 1)]
+    _, frames, _, _ = rows.batch([0, 1], torch.Generator().manual_seed(1))
+    assert frames.tolist() == [rows.lengths[i] for i in (0, 1)]
 
 
 def test_embedded_weights_are_taken_up_where_no_state_is_left(toy_corpus, monkeypatch, tmp_path):

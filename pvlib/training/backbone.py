@@ -44,6 +44,10 @@ STEPS = 20_000
 FRAMES_PER_STEP = 5_000
 PEAK_RATE, WARM_UP_STEPS, FALL = 8e-4, 300, 0.2
 FORETOLD_SHARE = 0.2
+TEMPO, TEMPO_SHARE = (
+    (0.75, 1.33),
+    0.5,
+)  # a clone's length is guessed from one second; share of the rows in another
 TIMING_STEPS, TIMING_ROWS, TIMING_RATE = 1500, 64, 3e-3
 SHORTEST = 0.01  # seconds, added to durations before their logarithm: marks may last nothing
 SWAY = -1.0  # of the training times, as of the sampler's
@@ -211,21 +215,21 @@ class Rows:
             self._frames = torch.from_numpy(self.cache.frames).to(self.device)  # (frames of the split, 100)
         self._starts = torch.from_numpy(self.cache.offsets)
         self._texts: dict[int, Tensor] = {}
-        self._alignments: dict[int, Tensor] = {}
+        self._edges: dict[int, Tensor] = {}
 
     def edges(self, i: int) -> Tensor:
         """Where each character of utterance i begins and ends: (nt, 2) seconds."""
-        text, total = self.corpus.table.text.iat[i], self.corpus.table.samples.iat[i] / SAMPLE_RATE
-        centres = None if self.centres is None else self.centres[i]
-        return alignment.edges_of(text, self.corpus.words(i), total, {}, centres)
+        if i not in self._edges:
+            text, total = self.corpus.table.text.iat[i], self.corpus.table.samples.iat[i] / SAMPLE_RATE
+            centres = None if self.centres is None else self.centres[i]
+            self._edges[i] = alignment.edges_of(text, self.corpus.words(i), total, {}, centres)
+        return self._edges[i]
 
-    def alignment(self, i: int) -> Tensor:
-        """The true alignment of utterance i: (tokens,) positions in its text."""
-        if i not in self._alignments:
-            per_second = SAMPLE_RATE / HOP_LENGTH / self.model.settings.stack
-            index = alignment.from_edges(self.edges(i), per_second, self.model.cfm.tokens(self.lengths[i]))
-            self._alignments[i] = index.to(torch.int16)
-        return self._alignments[i].long()
+    def alignment(self, i: int, stretch: float = 1.0) -> Tensor:
+        """The true alignment of utterance i, said so many times as long: (tokens,) positions in its text."""
+        per_second = SAMPLE_RATE / HOP_LENGTH / self.model.settings.stack
+        tokens = self.model.cfm.tokens(max(1, round(stretch * self.lengths[i])))
+        return alignment.from_edges(stretch * self.edges(i), per_second, tokens)
 
     def text(self, i: int) -> Tensor:
         """Vocabulary indices of what utterance i says: (nt,)."""
@@ -233,26 +237,46 @@ class Rows:
             self._texts[i] = list_str_to_idx([self.corpus.table.text.iat[i]], self.model.vocabulary)[0]
         return self._texts[i]
 
-    def mels(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """Mels side by side, (b, m, 100) float32 padded with zeros; and on the CPU their frames (b,)."""
-        frames = torch.tensor([self.lengths[i] for i in indices])
-        starts, stops = moved((self._starts[indices], frames), self.device)
+    def mels(self, indices: list[int], stretch: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Mels side by side, each so many times as long: (b, m, 100), padded with zeros, and on the CPU frames (b,)."""
+        given = torch.tensor([self.lengths[i] for i in indices])
+        frames = torch.tensor(
+            [max(1, round(s * self.lengths[i])) for i, s in zip(indices, stretch, strict=True)]
+        )
+        starts, stops, given, slower = moved(
+            (self._starts[indices], frames, given, torch.tensor(stretch)), self.device
+        )
         place = torch.arange(int(frames.max()), device=self.device)
-        inside = place < stops[:, None]
-        mel = self._frames[(starts[:, None] + place).where(inside, 0)]
-        return mel.float().masked_fill(~inside[..., None], 0.0), frames
+        inside = (place < stops[:, None])[..., None]
+        at = ((place + 0.5) / slower[:, None] - 0.5).clamp(min=0).minimum(given[:, None] - 1)
+        below = at.long()
+        above = (below + 1).minimum(given[:, None] - 1)
+        mel, following = (
+            self._frames[(starts[:, None] + k).where(inside[..., 0], 0)].float() for k in (below, above)
+        )
+        return mel.lerp(following, (at - below)[..., None]).masked_fill(~inside, 0.0), frames
 
     def batch(
-        self, indices: list[int], generator: torch.Generator
+        self, indices: list[int], generator: torch.Generator, tempo: tuple[float, float] | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Mel (b, m, 100), its frames (b,) on the CPU, text (b, nt), alignment (b, n) or None for the padded text."""
+        """Mel (b, m, 100), its frames (b,) on the CPU, text (b, nt), alignment (b, n) or None for the padded text.
+
+        tempo: range of the speeds at which a share of the rows is said, log-uniform; None: all as they are.
+        """
         pad, embedding = nn.utils.rnn.pad_sequence, self.model.transformer.text_embed
-        mel, frames = self.mels(indices)
+        stretch = [1.0] * len(indices)
+        if tempo is not None:
+            changed, place = torch.rand(2, len(indices), generator=generator).tolist()
+            slowest, quickest = (math.log(t) for t in tempo)
+            speeds = [math.exp(slowest + (quickest - slowest) * u) for u in place]
+            stretch = [1 / v if u < TEMPO_SHARE else 1.0 for u, v in zip(changed, speeds, strict=True)]
+        mel, frames = self.mels(indices, stretch)
         tokens = self.model.cfm.tokens(frames)
         text = pad([self.text(i) for i in indices], batch_first=True, padding_value=backbone.FILLER)
         if self.model.settings.text_conditioning != "durations":
             return mel, frames, *moved((text,), self.device), None
-        true = pad([self.alignment(i) for i in indices], batch_first=True, padding_value=-1)
+        true = [self.alignment(i, s) for i, s in zip(indices, stretch, strict=True)]
+        true = pad(true, batch_first=True, padding_value=-1)
         foretold = torch.rand(len(indices), 1, generator=generator) < FORETOLD_SHARE
         text, true, foretold, lengths = moved((text, true, foretold, tokens), self.device)
         return mel, frames, text, embedding.align(text, lengths, true.shape[1]).where(foretold, true)
@@ -309,7 +333,7 @@ def train(
         torch.manual_seed(SEED + 1000 * number)  # noise, times and spans follow from the step alone,
         random.seed(number)  # so that a run taken up again is the run it would have been
         generator = torch.Generator().manual_seed(number)
-        mel, frames, text, index = rows.batch(next(batches), generator)
+        mel, frames, text, index = rows.batch(next(batches), generator, TEMPO)
         tokens = model.cfm.tokens(frames)
         with model.aligned(index), autocast(device):
             loss = flow_loss(model.cfm, model.cfm.stacked(mel), text, tokens)

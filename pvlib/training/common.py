@@ -61,6 +61,12 @@ def chosen_device(device: str | torch.device | None = None) -> torch.device:
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
+def machine_name() -> str:
+    """Processor, GPU where there is one, and torch, for a card."""
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+    return f"{platform.machine()}, {os.cpu_count()} cores, {gpu}torch {torch.__version__}"
+
+
 def larger_option(larger: int) -> str:
     """How a command says that its batches are so many times the usual."""
     return f"--larger {larger}" if larger > 1 else ""
@@ -313,7 +319,7 @@ class Run:
                 "command": "; ".join(self.commands),
                 "steps": self.step,
                 "seconds": round(self.seconds),
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+                "machine": machine_name(),
                 "quality": quality,
                 **(more or {}),
             },
