@@ -25,7 +25,7 @@ from pvlib.config import MINI, Profile
 from pvlib.training import backbone as pretraining
 from pvlib.training import machine, separation
 from pvlib.training.attention import RowAttention
-from pvlib.training.common import Ema, Run, autocast, batches_by_length, chosen_device, larger_option
+from pvlib.training.common import Ema, Run, autocast, batches_by_length, chosen_device
 from pvlib.training.libritts import LibriPairs
 from pvlib.training.pairs import NAME, Pairs, Source
 from pvlib.training.schedule import Progress
@@ -123,11 +123,10 @@ def train(
     batches = [
         batches_by_length(
             [pairs.lengths[i] + audio.CLIP_FRAMES for i in chosen],
-            larger * FRAMES_PER_STEP,
+            FRAMES_PER_STEP,
             seed=SEED,
             start=past.count(env_weight),
-            pool=512 * larger,
-            max_rows=64 * larger,
+            larger=larger,
         )
         for env_weight, chosen in enumerate(groups)
     ]
@@ -194,11 +193,10 @@ def _parts(
     ema = Ema(module, 0.998)
     made_for = MadeFor(profile.adapters, hub.fingerprint("backbone", profile))
     parts = {"adapters": module, "optimiser": optimiser, "ema": ema}
-    options = larger_option(larger)
     if speech is None:
-        return Run(NAME, parts, config=made_for, options=options), module, ema, optimiser
-    options = f"--profile {profile.name} --speech {speech.name} {options}"
-    run = Run(NAME, parts, config=made_for, folder=f"{profile.name}-{NAME}", options=options)
+        return Run(NAME, parts, config=made_for, larger=larger), module, ema, optimiser
+    options = f"--profile {profile.name} --speech {speech.name}"
+    run = Run(NAME, parts, config=made_for, folder=f"{profile.name}-{NAME}", options=options, larger=larger)
     return run, module, ema, optimiser
 
 

@@ -27,15 +27,7 @@ from pvlib.durations import DurationPredictor
 from pvlib.recognizer import CTCRecognizer
 from pvlib.training import letters, listening, machine
 from pvlib.training.attention import RowAttention
-from pvlib.training.common import (
-    Ema,
-    Run,
-    autocast,
-    batches_by_length,
-    chosen_device,
-    larger_option,
-    muon_and_adamw,
-)
+from pvlib.training.common import Ema, Run, autocast, batches_by_length, chosen_device, muon_and_adamw
 from pvlib.training.features import mel_cache
 from pvlib.training.schedule import Progress
 from pvlib.world.corpus import open_split
@@ -314,7 +306,7 @@ def train(
     muon, adam = optimisers(model, hearing)
     ema = Ema(model)
     parts = {"model": model, "hearing": hearing, "muon": muon, "adam": adam, "ema": ema}
-    run = Run(NAME, parts, config=profile.backbone, options=larger_option(larger))
+    run = Run(NAME, parts, config=profile.backbone, larger=larger)
     begun = run.take_up(profile) if from_weights else run.resume()
     if not begun and profile.backbone.text_conditioning == "durations":
         fit_timing(model.transformer.text_embed.timing, rows)
@@ -323,10 +315,7 @@ def train(
         for block in model.transformer.transformer_blocks:
             block.attn.processor = RowAttention()
     model.train()
-    frames_per_step = larger * FRAMES_PER_STEP
-    batches = batches_by_length(
-        rows.lengths, frames_per_step, seed=SEED, start=run.step, pool=512 * larger, max_rows=64 * larger
-    )
+    batches = batches_by_length(rows.lengths, FRAMES_PER_STEP, seed=SEED, start=run.step, larger=larger)
     schedule = Progress(run, steps, minutes)
 
     def step(number: int) -> dict[str, float]:

@@ -26,6 +26,9 @@ from pvlib.world import corpus as world
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
+POOL = 512  # utterances that are sorted by length together
+
+
 class TrainingError(RuntimeError):
     """Training cannot start or go on; the message names the cause and the remedy."""
 
@@ -67,11 +70,6 @@ def machine_name() -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores, {gpu}torch {torch.__version__}"
 
 
-def larger_option(larger: int) -> str:
-    """How a command says that its batches are so many times the usual."""
-    return f"--larger {larger}" if larger > 1 else ""
-
-
 def autocast(device: torch.device, enabled: bool = True) -> torch.autocast:
     """bf16 autocast where the hardware multiplies bf16 (`hub.precision`), else none."""
     capable = hub.precision(device) == torch.bfloat16
@@ -108,6 +106,7 @@ class Run:
     parts: everything with `state_dict`/`load_state_dict` that must survive (model, optimiser, schedule).
     The state lies in build/training/<folder>/state.pt, beside it the losses in log.csv and what evaluations on the
     dev split found in dev.csv. folder: by default the name. options: what the command has beside name and budget.
+    larger: how many times the usual size its steps have, which the command tells too.
     """
 
     def __init__(
@@ -119,9 +118,12 @@ class Run:
         save_every_seconds: float = 120.0,
         folder: str | None = None,
         options: str = "",
+        larger: int = 1,
     ):
         self.name, self.parts, self.config = name, parts, asdict(config)
         self.folder = paths.TRAINING / (folder or name)
+        if larger > 1:
+            options += f" --larger {larger}"
         self.command = " ".join(f"pvlib train {name.removesuffix('_encoder')} {options}".split())
         self.folder.mkdir(parents=True, exist_ok=True)
         self.state_path = self.folder / "state.pt"
@@ -365,13 +367,15 @@ class Ema:
 
 
 def batches_by_length(
-    lengths: list[int], budget: int, *, seed: int, start: int = 0, pool: int = 512, max_rows: int = 64
+    lengths: list[int], budget: int, *, seed: int, start: int = 0, max_rows: int = 64, larger: int = 1
 ) -> Iterator[list[int]]:
     """Endless batches of indices of like length, each of at most `budget` padded units.
 
     lengths: one per utterance. Deterministic in `seed`; `start` skips that many batches, so that a resumed run
-    sees the batches an unbroken one would have seen.
+    sees the batches an unbroken one would have seen. larger: so many times the budget, the rows, and the utterances
+    that are sorted by length together.
     """
+    budget, pool, max_rows = larger * budget, larger * POOL, larger * max_rows
     epoch, given = 0, 0
     while True:
         generator = torch.Generator().manual_seed(seed + epoch)

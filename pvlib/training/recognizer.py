@@ -17,15 +17,7 @@ from pvlib import audio, recognizer
 from pvlib.config import MINI, Profile
 from pvlib.text import heard_until
 from pvlib.training import machine
-from pvlib.training.common import (
-    Ema,
-    Run,
-    autocast,
-    batches_by_length,
-    chosen_device,
-    larger_option,
-    muon_and_adamw,
-)
+from pvlib.training.common import Ema, Run, autocast, batches_by_length, chosen_device, muon_and_adamw
 from pvlib.training.features import MelCache, mel_cache, pad
 from pvlib.training.schedule import Schedule
 from pvlib.world import corpus as world
@@ -77,11 +69,11 @@ def train(
     schedule = Schedule(run, steps=steps, minutes=minutes, peak=PEAK_RATE, warmup=WARMUP)
     batches = batches_by_length(
         lengths,
-        larger * BATCH_FRAMES,
+        BATCH_FRAMES,
         seed=profile.seed,
         start=run.step,
-        pool=512 * larger,
-        max_rows=larger * MAX_ROWS,
+        max_rows=MAX_ROWS,
+        larger=larger,
     )
     texts = corpus.table["text"].tolist()
 
@@ -261,7 +253,7 @@ def _parts(
     matrices = [weight for block in model.blocks for weight in (block.widen.weight, block.narrow.weight)]
     muon, adam = muon_and_adamw(matrices, model.parameters(), PEAK_RATE, (0.9, 0.98))
     parts = {"model": model, "ema": ema, "muon": muon, "adam": adam}
-    run = Run(NAME, parts, config=profile.recognizer, options=larger_option(larger))
+    run = Run(NAME, parts, config=profile.recognizer, larger=larger)
     return run, model, ema, (muon, adam)
 
 

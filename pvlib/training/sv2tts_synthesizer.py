@@ -20,14 +20,7 @@ from pvlib.systems.sv2tts import synthesizer
 from pvlib.systems.sv2tts.attention import Failures, focus, guided_loss
 from pvlib.text import normalise
 from pvlib.training import machine
-from pvlib.training.common import (
-    Ema,
-    Run,
-    TrainingError,
-    batches_by_length,
-    chosen_device,
-    larger_option,
-)
+from pvlib.training.common import Ema, Run, TrainingError, batches_by_length, chosen_device
 from pvlib.training.features import mel_cache
 from pvlib.training.schedule import Schedule
 from pvlib.training.sv2tts_common import voices
@@ -156,11 +149,11 @@ def train(
     schedule = Schedule(run, steps=steps, minutes=minutes, peak=PEAK_RATE, warmup=WARMUP)
     batches = batches_by_length(
         rows.lengths,
-        larger * BATCH_FRAMES,
+        BATCH_FRAMES,
         seed=profile.seed,
         start=run.step,
-        pool=512 * larger,
-        max_rows=larger * MAX_ROWS,
+        max_rows=MAX_ROWS,
+        larger=larger,
     )
 
     def step(index: int) -> dict[str, float]:
@@ -237,7 +230,7 @@ def _parts(
     ema = Ema(model, 0.998)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=1e-6)
     parts = {"model": model, "ema": ema, "optimizer": optimizer}
-    run = Run(NAME, parts, config=profile.sv2tts_synthesizer, options=larger_option(larger))
+    run = Run(NAME, parts, config=profile.sv2tts_synthesizer, larger=larger)
     return run, model, ema, optimizer
 
 

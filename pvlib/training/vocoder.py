@@ -16,15 +16,7 @@ from pvlib import audio, vocoder
 from pvlib.config import MINI, Profile
 from pvlib.speaker import GE2E
 from pvlib.training import machine
-from pvlib.training.common import (
-    Ema,
-    Run,
-    TrainingError,
-    autocast,
-    chosen_device,
-    larger_option,
-    muon_and_adamw,
-)
+from pvlib.training.common import Ema, Run, TrainingError, autocast, chosen_device, muon_and_adamw
 from pvlib.training.schedule import Schedule
 from pvlib.world import corpus as world
 
@@ -249,7 +241,7 @@ def _parts(
     parts = {
         "model": model, "ema": ema, "critics": critics, "muon": muon, "adam": adam, "critic_adam": critic_adam,
     }  # fmt: skip
-    run = Run(NAME, parts, config=profile.vocoder, options=larger_option(larger))
+    run = Run(NAME, parts, config=profile.vocoder, larger=larger)
     return run, model, ema, critics, (muon, adam), critic_adam
 
 
