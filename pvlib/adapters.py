@@ -2,8 +2,9 @@
 
 Axes: b batch, n tokens, d channels of the DiT, c channels of the condition.
 The backbone stays frozen; of its last blocks the adapters hold their own trained copy (seed, "Training" and Core D).
-FiLM acts on the output of these copies, on the conditional half of guidance only, so that guidance strengthens what
-the condition says as it strengthens the text. A row whose gate is off goes through the frozen blocks: it is what the
+FiLM acts on what goes into these copies, which can then make of a shifted state what the state means (a pitch is many
+channels), on the conditional half of guidance only, so that guidance strengthens what the condition says as it
+strengthens the text. A row whose gate is off goes through the frozen blocks: it is what the
 backbone makes by itself.
 """
 
@@ -42,7 +43,7 @@ class Conditions:
 
 
 class Adapters(nn.Module):
-    """OES, the emotion's embedding, and for each of the last blocks a trained copy and its FiLM."""
+    """OES, the emotion's embedding, the tempo, and for each of the last blocks a trained copy and its FiLM."""
 
     def __init__(self, settings: config.Adapters, transformer: nn.Module) -> None:
         """transformer: the official DiT, whose last blocks are copied as they are."""
@@ -55,6 +56,8 @@ class Adapters(nn.Module):
         self.film = nn.ModuleList(
             FiLM(condition, transformer.dim, settings.film_width) for _ in range(settings.blocks)
         )
+        self.tempo = nn.Linear(settings.persona_dim + len(EMOTIONS) - 1, 1, bias=False)
+        nn.init.zeros_(self.tempo.requires_grad_(False).weight)  # fitted in one go, not by gradients
         self.mute("style")  # no training speech has a written style: until some has, style says nothing
 
     def mute(self, part: str) -> None:
@@ -87,6 +90,13 @@ class Adapters(nn.Module):
         traits, style = PERSONA_GAIN * given.persona, PERSONA_GAIN * given.style
         return torch.cat([voice, traits, style, self.emotion(given.emotion)], -1)
 
+    def stretch(self, given: Conditions) -> Tensor:
+        """How many times as long a text lasts when it is said like this: (b,), 1 where nothing is said.
+
+        A flow-matching model speaks at the length that it is given, so what FiLM cannot say of tempo is said here.
+        """
+        return self.tempo(tempo_input(given))[:, 0].exp()
+
     @contextmanager
     def modulating(
         self,
@@ -115,6 +125,11 @@ class Adapters(nn.Module):
         finally:
             for k, block in enumerate(frozen):
                 own[first + k] = block
+
+
+def tempo_input(given: Conditions) -> Tensor:
+    """What the tempo depends on: persona, and the shares of all emotions but neutral; (b, 64 + 3)."""
+    return torch.cat([PERSONA_GAIN * given.persona, given.emotion[:, 1:]], -1)
 
 
 class _Gated(nn.Module):
@@ -150,9 +165,8 @@ class _Gated(nn.Module):
 
     def _made(self, x: Tensor, t: Tensor, mask: Tensor | None, rope: tuple | None) -> Tensor:
         """Rows whose gate is on, through the copy; of a guided pass FiLM changes the first half."""
-        made = self.tuned(x, t, mask=mask, rope=rope)
-        if self.film is None:
-            return made
-        first = len(self.on)
-        said = self.film(made[:first], self.condition[self.on])
-        return torch.cat([said, made[first:]])
+        if self.film is not None:
+            first = len(self.on)
+            said = self.film(x[:first], self.condition[self.on])
+            x = torch.cat([said, x[first:]])
+        return self.tuned(x, t, mask=mask, rope=rope)

@@ -73,9 +73,10 @@ def test_parameters_of_the_full_size_beside_the_paper():
     assert number["backbone"] == 337_096_804
     assert (
         number["in all"] - number["backbone"]
-        == number["OES"] + number["embedding of the emotion"] + number["FiLM"]
+        == number["OES"] + number["embedding of the emotion"] + number["tempo"] + number["FiLM"]
     )
     assert number["OES"] == 192 * 32 + 1 and number["embedding of the emotion"] == 4 * 64
+    assert number["tempo"] == 64 + 3
     assert "31.9 M" in table["the paper"]["trainable"]
 
 

@@ -79,12 +79,15 @@ def parameters() -> pd.DataFrame:
             known = None if profile.backbone.vocabulary else hub.read_vocabulary(vocabulary)
             network = backbone.build(profile.backbone, known)
             module = Adapters(profile.adapters, network.transformer)
-        parts = {part: _count(getattr(module, part)) for part in ("oes", "emotion", "film", "blocks")}
+        parts = {
+            part: _count(getattr(module, part)) for part in ("oes", "emotion", "tempo", "film", "blocks")
+        }
         learned, frozen = sum(parts.values()), _count(network)
         total = frozen + learned - parts["blocks"]
         columns[name] = {
             "OES": parts["oes"],
             "embedding of the emotion": parts["emotion"],
+            "tempo": parts["tempo"],
             "FiLM": parts["film"],
             "copies of the last blocks": parts["blocks"],
             "trainable": learned,
@@ -275,7 +278,7 @@ def spoken(
     asked: Sequence[Request],
     wanted: Mapping[str, Mapping[str, object]] | None = None,
 ) -> pd.DataFrame:
-    """Every request with every wish, from the same noise and at the same length, gate open: a row each.
+    """Every request with every wish, from the same noise, gate open: a row each.
 
     Columns: utterance, speaker, wish, and `prosody.PROSODY`.
     """

@@ -72,13 +72,13 @@ class Needs:
 
 NOTEBOOKS = {
     "00_start_here": Needs(demo=True),
-    "01_the_one_second_reference": Needs(recorded=False),
-    "02_oes_and_film": Needs(recorded=False),
+    "01_the_one_second_reference": Needs(),
+    "02_oes_and_film": Needs(),
     "03_laag": Needs(),
     "04_ceag_and_attention": Needs(),
     "05_persona_and_emotion": Needs(),
     "06_main_results": Needs(rows=True, demo=True, speed=True),
-    "07_ablations": Needs(ablations=True, recorded=False),
+    "07_ablations": Needs(ablations=True),
     "08_catastrophic_failures": Needs(rows=True),
     "09_pareto_frontier": Needs(rows=True, vocoders=True, speed=True, sweep=True),
     "10_waveforms_and_spectrograms": Needs(rows=True),

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pvlib import alignment, backbone, hub
+from pvlib.attention import RowAttention
 from pvlib.audio import HOP_LENGTH, SAMPLE_RATE
 from pvlib.config import MINI, Profile
 from pvlib.durations import DurationPredictor
 from pvlib.recognizer import CTCRecognizer
 from pvlib.training import letters, listening, machine
-from pvlib.training.attention import RowAttention
 from pvlib.training.common import Ema, Run, autocast, batches_by_length, chosen_device, muon_and_adamw
 from pvlib.training.features import mel_cache
 from pvlib.training.schedule import Progress
@@ -214,7 +214,7 @@ class Rows:
         if i not in self._edges:
             text, total = self.corpus.table.text.iat[i], self.corpus.table.samples.iat[i] / SAMPLE_RATE
             centres = None if self.centres is None else self.centres[i]
-            self._edges[i] = alignment.edges_of(text, self.corpus.words(i), total, {}, centres)
+            self._edges[i] = alignment.edges_of(text, self.corpus.words(i), total, centres)
         return self._edges[i]
 
     def alignment(self, i: int, stretch: float = 1.0) -> Tensor:

@@ -86,10 +86,14 @@ class LibriPairs:
         """The speakers that are not trained on."""
         return LibriPairs(self.tree, "dev", self.profile, self.model)
 
+    def tempos(self) -> None:
+        """Nobody labelled how a sentence of LibriTTS is said."""
+
     def first_seconds(self) -> FirstSeconds:
         """The clips, each in its room."""
         speakers = [self.table["speaker"].iat[clip.utterance] for clip in self.clips]
-        return FirstSeconds(self.embedding, [clip.room for clip in self.clips], speakers)
+        places = [f"{clip.room} {clip.place}" for clip in self.clips]
+        return FirstSeconds(self.embedding, [clip.room for clip in self.clips], speakers, places)
 
     def batch(self, sentences: list[int], env_weight: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
         """Rows of one step, as `Pairs.batch`. env_weight: 0 leaves sentences as recorded, 1 is the clip's place."""

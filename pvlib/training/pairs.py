@@ -26,16 +26,19 @@ from pvlib.world import corpus as world
 
 NAME = "adapters"
 STUDIO = "studio"
+MARKS = " .,;:?!-'"  # behind the last word
 CLIPS_PER_SPEAKER = 8  # neutral ones, whose first seconds are embedded
+EMOTIONAL_TIMES = 3  # as often as a neutral sentence: each emotion is then a fifth of the rows
 
 
 @dataclass(frozen=True)
 class FirstSeconds:
-    """embedding: (k, 192) of the clips; rooms, speakers: of each of them."""
+    """embedding: (k, 192) of the clips; rooms, speakers, places ("room number", an impulse response): of each."""
 
     embedding: Tensor
     rooms: list[str]
     speakers: list[str]
+    places: list[str]
 
 
 class Source(Protocol):
@@ -60,6 +63,11 @@ class Source(Protocol):
 
     def first_seconds(self) -> FirstSeconds:
         """The clips, for OES."""
+        ...
+
+    def tempos(self) -> tuple[Conditions, Tensor, Tensor] | None:
+        """What is said of each sentence, the log of how many times as long as usual it lasts, (n,), and its speaker's
+        number, (n,); None where the speech has no such labels."""
         ...
 
     def dev(self) -> Source:
@@ -96,8 +104,9 @@ class Pairs:
             others = of[speakers[i]][of[speakers[i]] != i]
             self.clips.append((others, others[rooms[others] == rooms[i]]))
         studio = rooms == STUDIO
-        self.to_studio = [i for i in range(len(table)) if studio[i] and len(self.clips[i][0])]
-        self.in_room = [i for i in range(len(table)) if len(self.clips[i][1])]
+        often = np.repeat(np.arange(len(table)), np.where(neutral, 1, EMOTIONAL_TIMES))
+        self.to_studio = [int(i) for i in often if studio[i] and len(self.clips[i][0])]
+        self.in_room = [int(i) for i in often if len(self.clips[i][1])]
         if not self.to_studio or not self.in_room:
             raise TrainingError(
                 "no speaker of the corpus has a neutral clip beside another sentence in the studio and in one "
@@ -162,7 +171,24 @@ class Pairs:
         known = sorted(self.embeddings)
         rows = self.table.iloc[known]
         embedding = torch.stack([self.embeddings[i] for i in known])
-        return FirstSeconds(embedding, rows["room"].tolist(), rows["speaker"].tolist())
+        places = (rows["room"] + " " + rows["place"].astype(str)).tolist()
+        return FirstSeconds(embedding, rows["room"].tolist(), rows["speaker"].tolist(), places)
+
+    def tempos(self) -> tuple[Conditions, Tensor, Tensor]:
+        """From the first to the last word, against what the letters of average speech would last."""
+        corpus, n = self.rows.corpus, len(self.table)
+        texts = [text.rstrip(MARKS) for text in self.table["text"]]
+        timing = self.model.transformer.text_embed
+        expected = torch.cat(
+            [timing.seconds(self.model.encode(texts[k : k + 64])).sum(1).cpu() for k in range(0, n, 64)]
+        )
+        words = [corpus.words(i) for i in range(n)]
+        lasts = torch.tensor([said[-1][2] - said[0][1] for said in words])
+        speaker = torch.from_numpy(pd.factorize(self.table["speaker"])[0])
+        nothing = torch.zeros(n, self.profile.adapters.speaker_dim)
+        style = torch.zeros(n, self.profile.adapters.style_dim)
+        given = Conditions(nothing, self.personas, style, self.emotions)
+        return given, (lasts / expected.clamp(min=1e-3)).log(), speaker
 
     def dev(self) -> Pairs:
         """The dev split: other speakers, other sentences."""

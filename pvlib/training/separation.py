@@ -5,11 +5,12 @@ et al., 2023, LEACE, theorem 3.1), and the timbre's means are a linear function 
 
     mean of timbre in room r - mean of all = (I - s B B^T) m_r,  m_r the mean embedding in room r less that of all
 
-The basis begins where that can be read off: the span of the m_r, then the directions that vary most within a speaker
-and least between speakers (nuisance attribute projection, Solomonoff et al., 2005); `env_scale` begins at the paper's
-0.1. From there gradient descent lessens what the timbre still holds of the m_r, which takes the scale to 1 and leaves a
-good basis where it is. Readers of rooms and of speakers trained beside it left more of the room in the timbre, but
-in that trial `env_scale` stopped short of 1 as well; nothing is claimed of them, and there are none.
+The basis begins where that can be read off: the span of the m_r, then the directions in which places of one room
+differ most, and speakers least (nuisance attribute projection, Solomonoff et al., 2005): a room is heard in places
+that nobody knows yet, so its mean there is not quite m_r. `env_scale` begins at the paper's 0.1. From there gradient
+descent lessens what the timbre still holds of the m_r, which takes the scale to 1 and leaves a good basis where it is.
+Readers of rooms and of speakers trained beside it left more of the room in the timbre, but in that trial `env_scale`
+stopped short of 1 as well; nothing is claimed of them, and there are none.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pvlib.oes import OES
 
 STEPS = 200
 BASIS_RATE, SCALE_RATE = 1e-4, 3e-2
-RIDGE = 1e-2  # of the speakers' covariance, a share of its mean variance
+RIDGE = 0.1  # of the speakers' covariance, a share of its mean variance
 
 
 def room_means(embedding: Tensor, room: Tensor, speaker: Tensor) -> Tensor:
@@ -30,7 +31,7 @@ def room_means(embedding: Tensor, room: Tensor, speaker: Tensor) -> Tensor:
 
     Speakers with one room tell nothing and are left out; where a room has no other speaker, the plain means are taken.
     """
-    kept = embedding - _means(embedding, speaker)[speaker]
+    kept = embedding - means_of(embedding, speaker)[speaker]
     seen = torch.zeros(int(speaker.max()) + 1, int(room.max()) + 1, dtype=torch.bool)
     seen[speaker, room] = True
     several = seen.sum(1)[speaker] > 1
@@ -40,35 +41,40 @@ def room_means(embedding: Tensor, room: Tensor, speaker: Tensor) -> Tensor:
     return means - means.mean(0)
 
 
-def start(oes: OES, embedding: Tensor, room: Tensor, speaker: Tensor) -> None:
-    """Begin the basis at the rooms' directions and the speakers' nuisance directions. See the module's text."""
+def start(oes: OES, embedding: Tensor, room: Tensor, speaker: Tensor, place: Tensor) -> None:
+    """Begin the basis at the directions of the rooms and of their places. See the module's text."""
     means = room_means(embedding, room, speaker)
     dim, columns = oes.env_basis.shape
     between = min(len(means) - 1, columns)
     first = torch.linalg.svd(means, full_matrices=False)[2][:between].T  # (d, between)
     rest = torch.linalg.svd(first, full_matrices=True)[0][:, between:]  # what is orthogonal to it
-    own = _means(embedding, speaker)
-    within = torch.cov(((embedding - own[speaker]) @ rest).T, correction=0)
+    own = means_of(embedding, speaker)
+    there = means_of(embedding - own[speaker], place)[place] @ rest  # each clip as the mean of its place
+    places = there.T @ there / len(there)
     speakers = torch.cov(((own[speaker.unique()] - embedding.mean(0)) @ rest).T, correction=0)
     speakers += RIDGE * speakers.trace() / len(speakers) * torch.eye(len(speakers))
-    nuisance = torch.from_numpy(eigh(within.double().numpy(), speakers.double().numpy())[1]).float()
+    nuisance = torch.from_numpy(eigh(places.double().numpy(), speakers.double().numpy())[1]).float()
     with torch.no_grad():
         raw = torch.cat([first, rest @ nuisance[:, len(speakers) - (columns - between) :]], 1)
         oes.env_basis.copy_(torch.linalg.qr(raw).Q)
 
 
-def _means(values: Tensor, label: Tensor) -> Tensor:
+def means_of(values: Tensor, label: Tensor) -> Tensor:
     """Mean of each label's rows: (labels, d), zeros for a label without rows."""
     sums = torch.zeros(int(label.max()) + 1, values.shape[1]).index_add_(0, label, values)
     return sums / torch.bincount(label, minlength=len(sums)).clamp(min=1)[:, None]
 
 
-def fit(oes: OES, embedding: Tensor, room: Tensor, speaker: Tensor, steps: int = STEPS) -> dict[str, float]:
+def fit(
+    oes: OES, embedding: Tensor, room: Tensor, speaker: Tensor, place: Tensor, steps: int = STEPS
+) -> dict[str, float]:
     """Train OES on embeddings (n, d) with their labels (n,), from 0; seconds of work. Returns the last losses.
+
+    place: its number, no two rooms having the same.
 
     "apart" is the share of the rooms' means that the timbre still holds, 0 when no linear reader can tell rooms.
     """
-    start(oes, embedding, room, speaker)
+    start(oes, embedding, room, speaker, place)
     means = room_means(embedding, room, speaker)
     optimiser = torch.optim.Adam(
         [{"params": [oes.env_basis], "lr": BASIS_RATE}, {"params": [oes.env_scale], "lr": SCALE_RATE}]

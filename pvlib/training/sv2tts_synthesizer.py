@@ -67,7 +67,7 @@ class Rows:
             per_step = self.model.config.frames_per_step
             steps = -(-self.cache.lengths[i] // per_step)
             words = [(word.lower(), start, end) for word, start, end in self.corpus.words(i)]
-            found = alignment.from_words(self.texts[i], words, {}, SAMPLE_RATE / HOP_LENGTH / per_step, steps)
+            found = alignment.from_words(self.texts[i], words, SAMPLE_RATE / HOP_LENGTH / per_step, steps)
             self._paths[i] = found.cummax(0).values.clamp(min=0).to(torch.int16)
         return self._paths[i]
 
