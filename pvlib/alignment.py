@@ -8,7 +8,7 @@ character by its expected duration, so that a small model need not learn to alig
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -53,14 +53,13 @@ def edges_of(
     text: str,
     words: list[tuple[str, float, float]],
     total: float,
-    weight: Mapping[str, float],
     centres: Sequence[float] | None = None,
 ) -> Tensor:
     """Where each character of an utterance begins and ends, its word times being known: (nt, 2) seconds.
 
-    total: seconds of the utterance. Letters share their word in proportion to `weight`, or where the middle of each is
-    known (seconds, one for each character of the text, NaN where not) neighbours part half-way between them. Marks
-    and spaces sound in the gap before the next word. Characters before the first word last nothing.
+    total: seconds of the utterance. Letters share their word equally, or where the middle of each is known (centres:
+    seconds, one for each character of the text, NaN where not) neighbours part half-way between them. Marks and
+    spaces sound in the gap before the next word. Characters before the first word last nothing.
     """
     ends = np.zeros(len(text), dtype=np.float32)
     position = text.index(words[0][0])
@@ -79,8 +78,7 @@ def edges_of(
                 continue
             middles = None if centres is None else np.asarray(centres[first:last], dtype=np.float32)
             if middles is None or np.isnan(middles).any():
-                shares = np.cumsum([max(weight.get(c, 1.0), 1e-3) for c in text[first:last]])
-                parted = begin + shares / shares[-1] * (stop - begin)
+                parted = np.linspace(begin, stop, last - first + 1, dtype=np.float32)[1:]
             else:
                 half_way = (middles[1:] + middles[:-1]) / 2
                 parted = np.append(half_way, stop).clip(begin, stop)
@@ -90,17 +88,9 @@ def edges_of(
     return torch.from_numpy(np.stack([begins, ends], axis=1))
 
 
-def from_words(
-    text: str,
-    words: list[tuple[str, float, float]],
-    weight: Mapping[str, float],
-    tokens_per_second: float,
-    n: int,
-    centres: Sequence[float] | None = None,
-) -> Tensor:
+def from_words(text: str, words: list[tuple[str, float, float]], tokens_per_second: float, n: int) -> Tensor:
     """The true alignment (n,) of an utterance whose word times are known; see `edges_of`."""
-    edges = edges_of(text, words, n / tokens_per_second, weight, centres)
-    return from_edges(edges, tokens_per_second, n)
+    return from_edges(edges_of(text, words, n / tokens_per_second), tokens_per_second, n)
 
 
 def from_edges(edges: Tensor, tokens_per_second: float, n: int) -> Tensor:

@@ -1,19 +1,24 @@
-"""Self-attention of the official DiT, rearranged for training on a CPU.
+"""Self-attention of the official DiT, rearranged for a CPU.
 
-The same numbers as `f5_tts.model.modules.AttnProcessor` (a test holds them equal, gradients too), row by row:
-scores of one row stay in the cache, padding costs nothing, and the gradient needs no second softmax
+The same numbers as `f5_tts.model.modules.AttnProcessor` (a test holds them equal, gradients too), row by row: scores of
+one row stay in the cache, padding costs nothing, and the gradient needs no second softmax
 (dS = P (dP - rowsum(dO O)), the identity of FlashAttention; Dao et al., 2022).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
-from f5_tts.model.modules import Attention
-from torch import Tensor
+from f5_tts.model.modules import Attention, AttnProcessor
+from torch import Tensor, nn
 
 
 class RowAttention:
     """A processor for the official `Attention`, without query and key norms and with rotation of all heads."""
+
+    pe_attn_head = None  # all, as the official processor writes it
 
     def __call__(
         self,
@@ -34,10 +39,47 @@ class RowAttention:
             query, key = _turned(query, turn), _turned(key, turn)
         lengths = [n] * b if mask is None else mask.sum(1).tolist()
         query, key, value = (t.transpose(1, 2).contiguous() for t in (query, key, value))  # (b, heads, n, -1)
-        x = _Attend.apply(query, key, value, lengths).transpose(1, 2).reshape(b, n, -1)
+        attend = _Attend.apply if torch.is_grad_enabled() else _attended
+        x = attend(query, key, value, lengths).transpose(1, 2).reshape(b, n, -1)
         for layer in attn.to_out:
             x = layer(x)
         return x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0.0)
+
+
+@contextmanager
+def row_by_row(module: nn.Module) -> Iterator[None]:
+    """On a CPU, `RowAttention` in the place of the official processor for the calls inside, wherever it can be.
+
+    Also inside of a processor that wraps the official one as its `inner`, so that who looks on changes nothing.
+    """
+    places = [_place(layer) for layer in module.modules() if isinstance(layer, Attention) and _fits(layer)]
+    kept = [getattr(holder, name) for holder, name in places]
+    for holder, name in places:
+        setattr(holder, name, RowAttention())
+    try:
+        yield
+    finally:
+        for (holder, name), processor in zip(places, kept, strict=True):
+            setattr(holder, name, processor)
+
+
+def _place(layer: Attention) -> tuple[object, str]:
+    """Who holds the innermost processor of a layer, and under what name."""
+    holder, name = layer, "processor"
+    while hasattr(getattr(holder, name), "inner"):
+        holder, name = getattr(holder, name), "inner"
+    return holder, name
+
+
+def _fits(layer: Attention) -> bool:
+    official = getattr(*_place(layer))
+    plain = layer.q_norm is None and layer.k_norm is None and layer.to_q.weight.device.type == "cpu"
+    return (
+        plain
+        and type(official) is AttnProcessor
+        and official.pe_attn_head is None
+        and official.attn_mask_enabled
+    )
 
 
 def _turned(x: Tensor, turn: Tensor) -> Tensor:
@@ -46,16 +88,28 @@ def _turned(x: Tensor, turn: Tensor) -> Tensor:
     return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
 
 
-class _Attend(torch.autograd.Function):
+def _shares(query: Tensor, key: Tensor) -> Tensor:
+    """Attention weights of one row: (heads, n, d) twice -> (heads, n, n)."""
+    return torch.softmax(torch.bmm(query * query.shape[-1] ** -0.5, key.transpose(1, 2)), -1)
+
+
+def _attended(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> Tensor:
     """Scaled dot-product attention of rows of unequal length: (b, heads, n, d); zero behind each length."""
+    out = torch.zeros_like(query)
+    for row, n in enumerate(lengths):
+        out[row, :, :n] = torch.bmm(_shares(query[row, :, :n], key[row, :, :n]), value[row, :, :n])
+    return out
+
+
+class _Attend(torch.autograd.Function):
+    """`_attended` with its gradient."""
 
     @staticmethod
     def forward(ctx, query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> Tensor:
-        out, shares, scale = torch.zeros_like(query), [], query.shape[-1] ** -0.5
+        out, shares = torch.zeros_like(query), []
         for row, n in enumerate(lengths):
-            q, k, v = query[row, :, :n], key[row, :, :n], value[row, :, :n]
-            share = torch.softmax(torch.bmm(q * scale, k.transpose(1, 2)), -1)
-            out[row, :, :n] = torch.bmm(share, v)
+            share = _shares(query[row, :, :n], key[row, :, :n])
+            out[row, :, :n] = torch.bmm(share, value[row, :, :n])
             shares.append(share)
         ctx.save_for_backward(query, key, value, out, *shares)
         ctx.lengths = lengths

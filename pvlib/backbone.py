@@ -23,7 +23,7 @@ from f5_tts.model.modules import DiTBlock
 from f5_tts.model.utils import get_epss_timesteps, lens_to_mask, list_str_to_idx
 from torch import Tensor, nn
 
-from pvlib import alignment, ceag, config, retired
+from pvlib import alignment, attention, ceag, config, retired
 from pvlib.audio import HOP_LENGTH, N_FFT, N_MELS, SAMPLE_RATE, WIN_LENGTH
 from pvlib.convolution import depthwise
 from pvlib.durations import DurationPredictor
@@ -371,7 +371,7 @@ class Backbone(nn.Module):
         guide = None if guidance is None else ceag.Guide(self, guidance, items, cond, text, mask)
         self.eval()
         try:
-            with self.aligned(self.alignment_of(items)), precision:
+            with self.aligned(self.alignment_of(items)), attention.row_by_row(self.transformer), precision:
                 for k, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
                     velocity = self.velocity(x, cond, text, t, mask, integrator.guidance(strength, t))
                     if guide:

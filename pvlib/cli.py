@@ -363,11 +363,18 @@ def reproduce(arguments: argparse.Namespace) -> None:
     argument(
         "--manifest", metavar="NAME", help="other utterances than the profile's: data/manifests/NAME.csv"
     ),
+    argument(
+        "--recordings",
+        type=Path,
+        metavar="DIR",
+        help="your own recordings as the voices, long sentences of the test set as the texts",
+    ),
     PROFILE,
     SAMPLES,
     JOBS,
     JSON,
     examples="pvlib evaluate --system personavoice personavoice@steps=8 --samples 20\npvlib evaluate --jobs 2 --json\n"
+    "pvlib evaluate --recordings my-voices --system personavoice\n"
     "torchrun --nproc-per-node 8 -m pvlib evaluate --profile paper\n"
     "accelerate launch --multi_gpu --num_processes 8 -m pvlib evaluate --profile paper",
 )
@@ -379,7 +386,16 @@ def evaluate(arguments: argparse.Namespace) -> None:
     one shared folder, named by PVLIB_BUILD."""
     profile = _profile(arguments.profile)
     other: dict[str, Any] = {}
-    if arguments.manifest is None:
+    if arguments.recordings is not None:
+        if arguments.manifest is not None or arguments.jobs > 1:
+            raise CommandError(
+                "--recordings: without --manifest and --jobs, please; they are studies of their own"
+            )
+        from pvlib.study import recordings
+
+        other["manifest"] = recordings.manifest(arguments.recordings, profile)
+        arguments.samples = arguments.samples or len(other["manifest"].table)
+    elif arguments.manifest is None:
         _check_samples(arguments.samples, profile)
     else:
         from pvlib.study import manifest as manifests
@@ -400,7 +416,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.all:
         from pvlib.study import ablations
 
-        names += ablations.variants()
+        names += [name for name in ablations.system_names(profile) if name not in names]
     for name in names:
         systems.create(name, profile)  # reads no weights: a wrong name is told at once
     if arguments.jobs > 1:

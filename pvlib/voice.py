@@ -50,6 +50,9 @@ __all__ = [
 MAX_REFERENCE_SECONDS = 12  # of a longer recording this much is used, as the official front end does
 MAX_BATCH = 16  # chunks sampled together
 MAX_BATCH_FRAMES = 24_000  # padded frames sampled together: what keeps memory under a gigabyte
+MAX_PADDING = (
+    0.1  # of a row, on a CPU: there a batch is no faster than its rows, and padding costs as much as speech
+)
 MAX_GUIDED_FRAMES = 4_000  # the same where entropy guidance keeps what it needs for its gradient
 SEEDS_PER_JOB = 1000  # chunk k of a job draws its noise from seed * 1000 + k
 # sample i of a job has the job's seed + i times this, whatever 32 bits the generator takes of it
@@ -266,9 +269,13 @@ class PersonaVoice:
     # Out: speech
 
     def plan(self, job: Job, generated_frames: int | None = None) -> list[laag.Chunk]:
-        """How a job's text will be cut, timed and guided, without sampling it. Raises TextError."""
-        return laag.plan(
-            len(job.reference.wave) // HOP_LENGTH,
+        """How a job's text will be cut, timed and guided, without sampling it. Raises TextError, PersonaError.
+
+        Where FiLM acts, persona and emotion say how fast: a chunk lasts so many times as long as without them.
+        """
+        known = len(job.reference.wave) // HOP_LENGTH
+        chunks = laag.plan(
+            known,
             job.reference.text,
             prepare_text(job.text, self.backbone),
             self.inference,
@@ -276,6 +283,11 @@ class PersonaVoice:
             generated_frames=generated_frames,
             seconds_of=self._seconds_of(),
         )
+        if self.adapters is None or generated_frames is not None or not (chunks[0].film and job.asks):
+            return chunks
+        with torch.no_grad():
+            stretch = float(self.adapters.stretch(self._conditions([job])))
+        return [replace(c, frames=known + max(1, round((c.frames - known) * stretch))) for c in chunks]
 
     def _seconds_of(self) -> Callable[[str], float] | None:
         """What tells the expected seconds of a text; None: the official formula does without."""
@@ -384,7 +396,8 @@ class PersonaVoice:
         mels: dict[tuple[int, int], Tensor] = {}
         spent = dict.fromkeys(plans, 0.0)
         max_frames = MAX_GUIDED_FRAMES if self.inference.use_ceag else MAX_BATCH_FRAMES
-        for batch in _batches(plans, max_frames):
+        max_padding = MAX_PADDING if self.device.type == "cpu" else 1.0
+        for batch in _batches(plans, max_frames, max_padding):
             start = time.perf_counter()
             for key, mel in zip(batch, self._sample(jobs, plans, batch), strict=True):
                 mels[key] = mel
@@ -534,15 +547,16 @@ def entropy_guidance(inference: Inference) -> ceag.Guidance | None:
 
 
 def _batches(
-    plans: dict[int, list[laag.Chunk]], max_frames: int = MAX_BATCH_FRAMES
+    plans: dict[int, list[laag.Chunk]], max_frames: int = MAX_BATCH_FRAMES, max_padding: float = 1.0
 ) -> list[list[tuple[int, int]]]:
-    """All (job, chunk), longest first, in batches of at most 16 and of bounded padded length."""
+    """All (job, chunk), longest first, in batches of at most 16, of bounded padded length and padding per row."""
     keys = [(j, k) for j, chunks in plans.items() for k in range(len(chunks))]
     keys.sort(key=lambda key: -plans[key[0]][key[1]].frames)
     batches: list[list[tuple[int, int]]] = []
     for key in keys:
         longest = plans[batches[-1][0][0]][batches[-1][0][1]].frames if batches else 0
-        if batches and len(batches[-1]) < MAX_BATCH and (len(batches[-1]) + 1) * longest <= max_frames:
+        room = batches and len(batches[-1]) < MAX_BATCH and (len(batches[-1]) + 1) * longest <= max_frames
+        if room and plans[key[0]][key[1]].frames >= (1 - max_padding) * longest:
             batches[-1].append(key)
         else:
             batches.append([key])

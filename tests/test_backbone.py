@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 from f5_tts.model.backbones.dit import DiT
-from f5_tts.model.modules import DiTBlock
+from f5_tts.model.modules import AttnProcessor, DiTBlock
 
 from pvlib import backbone, ceag, config
+from pvlib.attention import RowAttention, row_by_row
 
 CASES = [(c, s, p) for c in ("durations", "average", "padded") for s in (1, 2) for p in (True, False)]
 
@@ -150,3 +151,23 @@ def test_attention_maps_do_not_change_the_result():
     assert maps.entropy.shape == (4, 2)
     uniform = torch.full((n, n), 1 / n)
     torch.testing.assert_close(ceag.entropy(uniform), torch.tensor(float(n)).log())
+
+
+def test_rows_attend_one_by_one_on_a_cpu_and_the_official_processors_come_back():
+    model = tiny("durations", 2)
+    layers = [block.attn for block in model.transformer.transformer_blocks]
+    official = [layer.processor for layer in layers]
+    assert all(type(processor) is AttnProcessor for processor in official)
+    with ceag.recording(model, [0]), row_by_row(model.transformer):
+        assert type(layers[0].processor.inner) is RowAttention  # whoever looks on, the numbers are the same
+        assert all(type(layer.processor) is RowAttention for layer in layers[1:])
+    assert [layer.processor for layer in layers] == official
+
+
+@pytest.mark.parametrize(("setting", "value"), [("pe_attn_head", 1), ("attn_mask_enabled", False)])
+def test_what_rows_cannot_do_stays_official(setting, value):
+    model = tiny("durations", 2)
+    layer = model.transformer.transformer_blocks[0].attn
+    setattr(layer.processor, setting, value)
+    with row_by_row(model.transformer):
+        assert type(layer.processor) is AttnProcessor

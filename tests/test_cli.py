@@ -198,7 +198,8 @@ def test_evaluate_takes_all_variants_along(monkeypatch, capsys):
     monkeypatch.setattr(evaluate, "evaluate", rows)
     for more in ([], ["--all"]):
         assert cli.main(["evaluate", "--system", "personavoice", "--samples", "9", "--json", *more]) == 0
-    assert asked == [(["personavoice"], 9), (["personavoice", *ablations.variants()], 9)]
+    every = [*ablations.variants(), *ablations.adapter_variants("mini")]
+    assert asked == [(["personavoice"], 9), (["personavoice", *every], 9)]
     assert capsys.readouterr().out.count("personavoice") == 2
 
 

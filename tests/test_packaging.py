@@ -127,7 +127,7 @@ FLOORS = {
     for floor, names in enumerate(
         [
             "config paths audio",
-            "oes film laag ceag persona persona_words retired durations alignment convolution text",
+            "oes film laag ceag persona persona_words retired durations alignment convolution attention text",
             "backbone vocoder recognizer speaker text_encoder adapters frontend hub fetch models",
             "voice",
             "systems metrics",

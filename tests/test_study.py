@@ -812,3 +812,106 @@ def test_the_configuration_is_the_papers_parameter_table():
             assert str(own).replace(" ", "") == value, name
         else:
             assert float(value) == own, name
+
+
+# Other noise
+
+
+class Lottery(Ears):
+    """Judges that lose everything of a sound whose pitch is odd: whether an utterance is lost depends on its seed."""
+
+    def judge(self, exhibits):
+        verdicts = super().judge(exhibits)
+        for k, exhibit in enumerate(exhibits):
+            hertz = round(float(np.arcsin(exhibit.wave[1] / 0.3)) * 24_000 / (2 * np.pi))
+            if hertz % 2:
+                verdicts[k] = replace(verdicts[k], wer=1.0, wer_capped=1.0, hypothesis="")
+            else:
+                verdicts[k] = replace(verdicts[k], wer=0.0, wer_capped=0.0)
+        return verdicts
+
+
+def test_seeds_follow_the_manifests_own_and_the_spread_is_the_one_of_the_rows(place):
+    from pvlib.study import seeds
+
+    ears = Lottery()
+    rows = seeds.said_again(PROFILE, 8, system=Hum(), count=4, judges=ears, progress=False)
+    own = manifests.read("tiny-test")
+    assert set(rows["utterance"]) == set(own.sample(8, PROFILE.seed)["utterance"])
+    of = own.table.set_index("utterance")["seed"]
+    assert (rows["seed"] == rows["utterance"].map(of) + rows["try"]).all()
+    table = seeds.spread(rows).set_index("stratum")
+    long = rows[rows["bucket"] == "long"]
+    by_hand = long.groupby("utterance")["wer_capped"].apply(lambda x: np.std(x, ddof=1))
+    assert table.loc["long", "sd"] == pytest.approx(by_hand.mean())
+    assert table.loc["long", "sd"] == pytest.approx(np.std([0, 1, 0, 1], ddof=1))  # pitches 1 Hz apart
+    assert table.loc["long", "lowest"] <= table.loc["long", "wer"] <= table.loc["long", "highest"]
+    assert "missed" in seeds.spread_text(seeds.spread(rows), 4)
+
+
+def test_the_first_seed_costs_nothing_after_the_study(place):
+    from pvlib.study import seeds
+
+    hum = Hum()
+    study.evaluate(PROFILE, [hum], 8, judges=Ears(), progress=False)
+    made = len(hum.made)
+    seeds.said_again(PROFILE, 8, system=hum, count=1, judges=Ears(), progress=False)
+    assert len(hum.made) == made
+
+
+def test_lost_utterances_are_said_again_and_their_fates_counted(place):
+    from pvlib.study import seeds
+
+    ears, hum = Lottery(), Hum()
+    rows = study.evaluate(PROFILE, [hum], 20, judges=ears, progress=False)
+    names = seeds.lost(rows, "hum", most=3)
+    assert names == list(rows.loc[rows["wer"] > 0.5, "utterance"])[:3]
+    again = seeds.said_again(PROFILE, names, system=hum, count=5, judges=ears, progress=False)
+    table = seeds.fates(again)
+    assert list(table["others"]) == [4, 4, 4]
+    assert list(table["lost"]) == [2, 2, 2]  # every other seed
+    assert "6 of 12 tries" in seeds.fates_text(table)
+    nothing = seeds.said_again(PROFILE, [], system=hum, judges=ears, progress=False)
+    assert "nothing to say again" in seeds.fates_text(seeds.fates(nothing))
+
+
+# Recordings from outside
+
+
+def test_a_recording_is_cut_where_speech_begins_and_says_the_long_sentences(place, monkeypatch):
+    from pvlib.study import recordings
+
+    monkeypatch.setattr(recordings, "FOLDER", place / "build" / "recordings")
+    voices = place / "voices"
+    quiet = np.zeros(12_000, dtype=np.float32)
+    speech = np.concatenate([quiet, tone(220, 2.0)])
+    monkeypatch.setattr(recordings.frontend, "speech_spans", lambda wave, inference: [(12_000, len(wave))])
+    audio.write(voices / "mine.wav", speech)
+    audio.write(voices / "yours.flac", speech[:30_000] * 0.5)
+    (voices / "notes.txt").write_text("not a sound")
+    with pytest.raises(audio.AudioError, match=r"yours.flac: 0.75 s from the first word"):
+        recordings.manifest(voices, PROFILE, texts=2)
+    audio.write(voices / "yours.flac", speech * 0.5)
+    found = recordings.manifest(voices, PROFILE, texts=2)
+    assert list(found.table["speaker"]) == ["mine.wav"] * 2 + ["yours.flac"] * 2
+    assert set(found.table["bucket"]) == {"long"}
+    clip = found.requests()[0].clip
+    np.testing.assert_allclose(clip, speech[12_000:36_000], atol=1e-4)
+    rows = study.evaluate(PROFILE, [Hum()], 4, manifest=found, judges=Ears(), progress=False)
+    assert len(rows) == 4 and (rows["error"] == "").all()
+
+
+def test_a_folder_without_voices_is_an_error(place, monkeypatch):
+    from pvlib.study import recordings
+
+    with pytest.raises(recordings.RecordingsError, match="is no folder"):
+        recordings.manifest(place / "nowhere", PROFILE)
+    (place / "empty").mkdir()
+    with pytest.raises(recordings.RecordingsError, match="holds no recordings"):
+        recordings.manifest(place / "empty", PROFILE)
+    audio.write(place / "voices" / "a.wav", tone(200, 2.0))
+    with pytest.raises(recordings.RecordingsError, match="99 sentences"):
+        recordings.manifest(place / "voices", PROFILE, texts=99)
+    monkeypatch.setattr(recordings.frontend, "speech_spans", lambda wave, inference: [])
+    with pytest.raises(audio.AudioError, match="nobody speaks"):
+        recordings.manifest(place / "voices", PROFILE, texts=1)

@@ -189,7 +189,7 @@ def test_batches_cover_an_epoch_once_and_resume_in_the_middle():
 def test_row_attention_is_the_official_attention():
     """Values and gradients of our rearranged attention against f5-tts's own, on rows of unequal length."""
     from pvlib import backbone
-    from pvlib.training.attention import RowAttention
+    from pvlib.attention import RowAttention
 
     transformer = backbone.build(config.MINI.backbone).transformer
     layer = transformer.transformer_blocks[0].attn

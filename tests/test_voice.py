@@ -14,11 +14,20 @@ from tiny import TINY, Encoder, Recogniser
 
 from pvlib import audio, backbone, hub, laag, paths, text, vocoder
 from pvlib.adapters import Adapters
-from pvlib.audio import SAMPLE_RATE, AudioError, AudioWarning
+from pvlib.audio import HOP_LENGTH, SAMPLE_RATE, AudioError, AudioWarning
 from pvlib.config import MINI, TRAITS, ConfigError
 from pvlib.persona import PersonaError
 from pvlib.text import TextError, TextWarning
-from pvlib.voice import MAX_BATCH, AdapterWarning, Job, PersonaVoice, SynthesisError, prepare_text
+from pvlib.voice import (
+    MAX_BATCH,
+    MAX_PADDING,
+    AdapterWarning,
+    Job,
+    PersonaVoice,
+    SynthesisError,
+    _batches,
+    prepare_text,
+)
 
 LONG = "The river keeps its secrets, and the hills keep theirs; nobody asks. " * 4
 
@@ -151,12 +160,15 @@ def test_chunks_of_all_jobs_share_batches_of_like_length(voice, reference, monke
     )
     jobs = [Job(reference, "good day " * (1 + k % 5), k) for k in range(20)] + [Job(reference, LONG)]
     made = voice.synthesise(jobs, progress=finished.append)
-    assert [len(b) for b in batches] == [MAX_BATCH, 20 + 4 - MAX_BATCH]
     assert sum(batches, []) == sorted(sum(batches, []), reverse=True)
+    assert all(len(b) <= MAX_BATCH and b[-1] >= (1 - MAX_PADDING) * b[0] for b in batches)
+    assert max(map(len, batches)) > 1
+    on_a_gpu = _batches({j: voice.plan(job) for j, job in enumerate(jobs)})
+    assert [len(b) for b in on_a_gpu] == [MAX_BATCH, 20 + 4 - MAX_BATCH]
     assert [s.chunks[0].text.strip() for s in made] == [
         laag.chunk(prepare_text(j.text, voice.backbone))[0] for j in jobs
     ]
-    assert sum(finished) == len(jobs) and len(finished) == 2
+    assert sum(finished) == len(jobs) and len(finished) > 1
 
 
 def test_an_oracle_sets_the_length(voice, reference):
@@ -253,9 +265,12 @@ def test_entropy_guidance_reaches_the_sampler(models, reference, monkeypatch):
         inference = replace(TINY.inference, steps=4, **change)
         voice = PersonaVoice(replace(TINY, inference=inference), *models, Recogniser(), Encoder())
         voice.synthesise([Job(reference, "good day"), Job(reference, "the red fox saw a dog")])
-    (_, plain), (items, guided) = given
-    assert plain["guidance"] is None
-    assert (guided["guidance"].kind, guided["guidance"].end) == ("ieag", 0.9)
+    plain, guided = (
+        [k["guidance"] for _, k in given if (k["guidance"] is None) == off] for off in (True, False)
+    )
+    items = [row for rows, k in given for row in rows if k["guidance"]]
+    assert len(plain) == len(guided) > 0
+    assert {(guidance.kind, guidance.end) for guidance in guided} == {("ieag", 0.9)}
     expected = [3 * laag.lambda_ceag(text, TINY.inference) for text in ("good day", "the red fox saw a dog")]
     assert sorted(row.ceag_lambda for row in items) == pytest.approx(sorted(expected))
 
@@ -302,6 +317,25 @@ def test_the_gate_opens_for_several_chunks_only(voice, models, reference):
     assert len(plain[1].chunks) > 1
     torch.testing.assert_close(plain[0].mel, gated[0].mel, atol=1e-5, rtol=1e-5)
     assert (plain[1].mel - gated[1].mel).abs().max() > 1e-3
+
+
+def test_a_wish_sets_the_length_where_film_acts(models, reference):
+    fast = adapted(models, film_gate="always")
+    fast.adapters.tempo.weight[0, -3] = float(np.log(0.8))  # the place of happy
+    usual, happy, half = (
+        fast.plan(Job(reference, LONG, emotion=emotion, strength=strength))
+        for emotion, strength in (("neutral", 1.0), ("happy", 1.0), ("happy", 0.5))
+    )
+    known = len(reference.wave) // HOP_LENGTH
+    for chunk, quick, middling in zip(usual, happy, half, strict=True):
+        assert quick.frames - known == round(0.8 * (chunk.frames - known))
+        assert middling.frames - known == round(0.8**0.5 * (chunk.frames - known))
+    assert fast.plan(Job(reference, LONG)) == usual  # nothing wished for
+    given = fast.plan(Job(reference, LONG, emotion="happy"), generated_frames=400)
+    assert given == fast.plan(Job(reference, LONG), generated_frames=400)  # an oracle knows better
+    shut = adapted(models, film_gate="off")
+    shut.adapters.tempo.weight[0, -3] = float(np.log(0.8))
+    assert [c.frames for c in shut.plan(Job(reference, LONG, emotion="happy"))] == [c.frames for c in usual]
 
 
 def test_wishes_are_heard_through_an_open_gate_only(models, reference):

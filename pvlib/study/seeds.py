@@ -1,0 +1,145 @@
+"""Other noise for the same clip and text: how much of an error rate is luck, and whether a lost sentence stays lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import pandas as pd
+
+from pvlib.config import Profile, get_profile
+from pvlib.metrics.cfr import catastrophic
+from pvlib.metrics.judges import Panel
+from pvlib.study import manifest as manifests
+from pvlib.study import statistics
+from pvlib.study.comparisons import many
+from pvlib.study.evaluate import evaluate
+from pvlib.study.manifest import Manifest
+from pvlib.study.measure import in_stratum
+
+SYSTEM = "personavoice"
+COUNT = 5  # seeds of each utterance
+SHARE, FEWEST = 10, 3  # one utterance of the study in so many, but no fewer than this
+MOST_LOST = 12  # lost utterances that are said again
+TARGET = 0.05  # of the spread on long texts, set before anything was measured
+
+
+def size(samples: int) -> int:
+    """How many utterances are said with every seed, of a study with `samples`."""
+    return min(samples, max(FEWEST, samples // SHARE))
+
+
+def lost(rows: pd.DataFrame, system: str = SYSTEM, most: int = MOST_LOST) -> list[str]:
+    """The utterances of a study that a system lost (WER above one half), in the order of the rows; at most so many."""
+    own = rows[rows["system"] == system]
+    return list(own.loc[catastrophic(own["wer"]), "utterance"])[:most]
+
+
+def said_again(
+    profile: Profile | str,
+    utterances: Sequence[str] | int,
+    *,
+    system: str = SYSTEM,
+    count: int = COUNT,
+    seed: int | None = None,
+    manifest: Manifest | None = None,
+    judges: Panel | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Rows of a system on some utterances with `count` seeds: the manifest's own, and those that follow it.
+
+    utterances: their names, or how many of the study's order with this `seed`. Computed and cached as `evaluate`
+    does, so the first seed's rows are the study's. One column more than its rows: `try`, 0 the manifest's seed.
+    Raises what `evaluate` raises.
+    """
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    manifest = manifest or manifests.read(profile.manifest)
+    table = manifest.table
+    if isinstance(utterances, int):
+        utterances = manifest.sample(utterances, profile.seed if seed is None else seed)["utterance"]
+    kept = frozenset(utterances)
+    parts = {field.name: getattr(manifest, field.name) for field in fields(Manifest)}
+    tables = []
+    for number in range(count if kept else 0):
+        other = _Chosen(**parts | {"table": table.assign(seed=table["seed"] + number)}, names=kept)
+        made = evaluate(profile, [system], len(kept), manifest=other, judges=judges, progress=progress)
+        tables.append(made.assign(**{"try": number}))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["utterance", "try"])
+
+
+@dataclass(frozen=True, eq=False)
+class _Chosen(Manifest):
+    """Some utterances of a manifest; the others stay known, as impostors."""
+
+    names: frozenset[str] = frozenset()
+
+    def sample(self, size: int | None = None, seed: int = 42) -> pd.DataFrame:
+        """All of them, in the manifest's order."""
+        return self.table[self.table["utterance"].isin(self.names)].reset_index(drop=True)
+
+
+def spread(rows: pd.DataFrame, strata: Sequence[str] = ("long", "5-8 words", "ultra-short")) -> pd.DataFrame:
+    """How far the capped WER of one utterance varies over its seeds, a line per stratum.
+
+    Columns: stratum, n (utterances), wer (mean over utterances and seeds), sd (standard deviation over the seeds, with
+    n - 1, mean over utterances) with a 95 % interval from resampled speakers (low, high), worst (the largest), and
+    lowest, highest: the means of single seeds.
+    """
+    lines = []
+    for stratum in strata:
+        own = in_stratum(rows, stratum)
+        if own.empty:
+            continue
+        each = own.groupby("utterance").agg(sd=("wer_capped", "std"), speaker=("speaker", "first"))
+        found = statistics.cluster_bootstrap_mean(each["sd"], each["speaker"])
+        single = own.groupby("try")["wer_capped"].mean()
+        lines.append(
+            (stratum, len(each), own["wer_capped"].mean(), found.value, found.low, found.high)
+            + (each["sd"].max(), single.min(), single.max())
+        )
+    columns = ["stratum", "n", "wer", "sd", "low", "high", "worst", "lowest", "highest"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def spread_text(table: pd.DataFrame, count: int = COUNT) -> str:
+    """One sentence: the spread on long texts against its target."""
+    own = table[table["stratum"] == "long"]
+    if own.empty:
+        return "No long text was said with several seeds; take more utterances."
+    line = own.iloc[0]
+    met = "met" if line["sd"] <= TARGET else "missed"
+    return (
+        f"The same clip and text with {count} seeds: the word error rate of a long text has a standard deviation of "
+        f"{line['sd']:.3f} (95 % interval {line['low']:.3f} to {line['high']:.3f}, n = {line['n']}; target: at most "
+        f"{TARGET:g}, {met}). The mean of {line['n']} texts lies between {line['lowest']:.3f} and "
+        f"{line['highest']:.3f}, whichever seed is taken."
+    )
+
+
+def fates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of utterances that were lost with their own seed, how often each is lost with another; a line each.
+
+    Columns: utterance, words, text, lost (of `others` seeds), others, error (of the first try, "" for none).
+    """
+    columns = ["utterance", "words", "text", "lost", "others", "error"]
+    if rows.empty:
+        return pd.DataFrame(columns=columns)
+    first = rows[rows["try"] == 0].set_index("utterance")
+    rest = rows[rows["try"] > 0].assign(lost=lambda r: catastrophic(r["wer"])).groupby("utterance")["lost"]
+    found = first[["words", "text", "error"]].join(rest.agg(lost="sum", others="size"))
+    return found.reset_index()[columns]
+
+
+def fates_text(table: pd.DataFrame) -> str:
+    """One sentence: were the lost ones unlucky, or is it them."""
+    if table.empty:
+        return f"`{SYSTEM}` lost no utterance of this sample, so there is nothing to say again."
+    tries, again = int(table["others"].sum()), int(table["lost"].sum())
+    low, high = statistics.wilson(again, tries)
+    always = int((table["lost"] == table["others"]).sum())
+    never = int((table["lost"] == 0).sum())
+    return (
+        f"The {len(table)} {many(len(table), 'utterance')} that `{SYSTEM}` lost, said again from other noise, "
+        f"{'is' if len(table) == 1 else 'are'} lost in {again} of {tries} tries ({again / tries:.0%}, Wilson's "
+        f"interval {low:.0%} to {high:.0%}): {always} every time, {never} never again."
+    )
