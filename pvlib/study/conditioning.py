@@ -197,7 +197,7 @@ def probes(profile: Profile | str, rows: pd.DataFrame, embedding: Tensor) -> pd.
     known = rows["room"].isin(rooms).to_numpy()
     if not known.any():  # real speech, whose rooms nobody labelled
         return pd.DataFrame(columns=columns)
-    rows, embedding = rows[known], embedding[torch.from_numpy(known)]
+    rows, embedding = rows[known], embedding[torch.tensor(known)]
     timbre, environment = oes.split(embedding)
     label = torch.tensor([rooms.index(room) for room in rows["room"]])
     lines = []
