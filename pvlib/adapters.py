@@ -4,8 +4,7 @@ Axes: b batch, n tokens, d channels of the DiT, c channels of the condition.
 The backbone stays frozen; of its last blocks the adapters hold their own trained copy (seed, "Training" and Core D).
 FiLM acts on what goes into these copies, which can then make of a shifted state what the state means (a pitch is many
 channels), on the conditional half of guidance only, so that guidance strengthens what the condition says as it
-strengthens the text. A row whose gate is off goes through the frozen blocks: it is what the
-backbone makes by itself.
+strengthens the text. A row whose gate is off goes through the frozen blocks: it is what the backbone makes by itself.
 """
 
 from __future__ import annotations

@@ -50,9 +50,8 @@ __all__ = [
 MAX_REFERENCE_SECONDS = 12  # of a longer recording this much is used, as the official front end does
 MAX_BATCH = 16  # chunks sampled together
 MAX_BATCH_FRAMES = 24_000  # padded frames sampled together: what keeps memory under a gigabyte
-MAX_PADDING = (
-    0.1  # of a row, on a CPU: there a batch is no faster than its rows, and padding costs as much as speech
-)
+# of a row, on a CPU: there a batch is no faster than its rows, and padding costs as much as speech
+MAX_PADDING = 0.1
 MAX_GUIDED_FRAMES = 4_000  # the same where entropy guidance keeps what it needs for its gradient
 SEEDS_PER_JOB = 1000  # chunk k of a job draws its noise from seed * 1000 + k
 # sample i of a job has the job's seed + i times this, whatever 32 bits the generator takes of it

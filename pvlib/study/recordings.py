@@ -46,7 +46,6 @@ def manifest(folder: Path, profile: Profile | str = "mini", texts: int = TEXTS) 
         wave = first_second(audio.load(file), str(file), profile)
         clip = f"{file.stem}-{hashlib.sha256(wave.tobytes()).hexdigest()[:12]}.flac"
         if not (FOLDER / clip).is_file():
-            FOLDER.mkdir(parents=True, exist_ok=True)
             audio.write(FOLDER / clip, wave)
         for row in said.head(texts).itertuples():
             name = f"{file.stem}-{row.utterance}"

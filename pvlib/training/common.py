@@ -24,8 +24,6 @@ from pvlib.config import Profile
 from pvlib.world import corpus as world
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
-
-
 POOL = 512  # utterances that are sorted by length together
 
 
