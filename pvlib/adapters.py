@@ -94,7 +94,7 @@ class Adapters(nn.Module):
 
         A flow-matching model speaks at the length that it is given, so what FiLM cannot say of tempo is said here.
         """
-        return self.tempo(tempo_input(given))[:, 0].exp()
+        return self.tempo(tempo_input(given.persona, given.emotion))[:, 0].exp()
 
     @contextmanager
     def modulating(
@@ -126,9 +126,9 @@ class Adapters(nn.Module):
                 own[first + k] = block
 
 
-def tempo_input(given: Conditions) -> Tensor:
-    """What the tempo depends on: persona, and the shares of all emotions but neutral; (b, 64 + 3)."""
-    return torch.cat([PERSONA_GAIN * given.persona, given.emotion[:, 1:]], -1)
+def tempo_input(persona: Tensor, emotion: Tensor) -> Tensor:
+    """What the tempo depends on: persona (b, 64), and of emotion (b, 4) all shares but neutral's; (b, 64 + 3)."""
+    return torch.cat([PERSONA_GAIN * persona, emotion[:, 1:]], -1)
 
 
 class _Gated(nn.Module):

@@ -93,11 +93,19 @@ def _shares(query: Tensor, key: Tensor) -> Tensor:
     return torch.softmax(torch.bmm(query * query.shape[-1] ** -0.5, key.transpose(1, 2)), -1)
 
 
-def _attended(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> Tensor:
-    """Scaled dot-product attention of rows of unequal length: (b, heads, n, d); zero behind each length."""
+def _attended(
+    query: Tensor, key: Tensor, value: Tensor, lengths: list[int], kept: list[Tensor] | None = None
+) -> Tensor:
+    """Scaled dot-product attention of rows of unequal length: (b, heads, n, d); zero behind each length.
+
+    kept: gains the attention weights of each row.
+    """
     out = torch.zeros_like(query)
     for row, n in enumerate(lengths):
-        out[row, :, :n] = torch.bmm(_shares(query[row, :, :n], key[row, :, :n]), value[row, :, :n])
+        shares = _shares(query[row, :, :n], key[row, :, :n])
+        out[row, :, :n] = torch.bmm(shares, value[row, :, :n])
+        if kept is not None:
+            kept.append(shares)
     return out
 
 
@@ -106,11 +114,8 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> Tensor:
-        out, shares = torch.zeros_like(query), []
-        for row, n in enumerate(lengths):
-            share = _shares(query[row, :, :n], key[row, :, :n])
-            out[row, :, :n] = torch.bmm(share, value[row, :, :n])
-            shares.append(share)
+        shares: list[Tensor] = []
+        out = _attended(query, key, value, lengths, shares)
         ctx.save_for_backward(query, key, value, out, *shares)
         ctx.lengths = lengths
         return out

@@ -27,6 +27,7 @@ from pvlib import alignment, attention, ceag, config, retired
 from pvlib.audio import HOP_LENGTH, N_FFT, N_MELS, SAMPLE_RATE, WIN_LENGTH
 from pvlib.convolution import depthwise
 from pvlib.durations import DurationPredictor
+from pvlib.text import MARKS_BEHIND
 
 BOUNDARY_SECONDS = 0.12  # the mark between reference and generated text sounds this long
 FILLER = -1
@@ -217,32 +218,32 @@ class Backbone(nn.Module):
         conditioning = settings.text_conditioning
         if conditioning not in ("padded", "average", "durations"):
             raise config.ConfigError(f"no text conditioning {conditioning!r}: padded, average or durations")
+        block = dict(
+            dim=settings.dim,
+            heads=settings.heads,
+            dim_head=settings.dim_head,
+            dropout=0.0,
+            ff_mult=settings.ff_mult,
+            pe_attn_head=settings.pe_attn_head,
+            attn_mask_enabled=settings.attn_mask_enabled,
+        )
         with warnings.catch_warnings():  # about the memory that a mask takes on a GPU, in every run
             warnings.filterwarnings("ignore", message="attn_mask_enabled")
             transformer = (SkipDiT if settings.input_skip else DiT)(
-                dim=settings.dim,
-                depth=settings.depth,
-                heads=settings.heads,
-                dim_head=settings.dim_head,
-                dropout=0.0,
-                ff_mult=settings.ff_mult,
+                depth=0 if settings.local_kernel else settings.depth,
                 mel_dim=settings.mel_dim,
                 text_num_embeds=len(vocabulary),
                 text_dim=settings.text_dim,
                 text_mask_padding=True,
                 conv_layers=settings.conv_layers,
-                pe_attn_head=settings.pe_attn_head,
-                attn_mask_enabled=settings.attn_mask_enabled,
+                **block,
             )
-        if settings.local_kernel:
-            options = dict(
-                heads=settings.heads, dim_head=settings.dim_head, ff_mult=settings.ff_mult, dropout=0.0
-            )
-            options |= dict(pe_attn_head=settings.pe_attn_head, attn_mask_enabled=settings.attn_mask_enabled)
-            transformer.transformer_blocks = nn.ModuleList(
-                LocalBlock(settings.dim, settings.local_kernel, **options) for _ in range(settings.depth)
-            )
-            transformer.initialize_weights()
+            if settings.local_kernel:
+                transformer.depth = settings.depth
+                transformer.transformer_blocks = nn.ModuleList(
+                    LocalBlock(kernel=settings.local_kernel, **block) for _ in range(settings.depth)
+                )
+                transformer.initialize_weights()
         if conditioning != "padded":
             transformer.text_embed = AlignedTextEmbedding(
                 vocabulary,
@@ -306,7 +307,7 @@ class Backbone(nn.Module):
             if not item.pinned:
                 rows.append(alignment.weighted(weights, torch.tensor([0]), torch.tensor([total]), n)[0])
                 continue
-            spoken = len(item.reference_text.rstrip(" .,!?;:-"))
+            spoken = len(item.reference_text.rstrip(MARKS_BEHIND))
             boundary = len(item.reference_text)
             pause = min(round(BOUNDARY_SECONDS * per_second), (total - known) // 4)
             row = torch.full((n,), -1, dtype=torch.long)

@@ -32,8 +32,14 @@ SHARES = {
     "vocoder": 0.14,
     "backbone": 0.55,
 }  # of the time of `train all`
-TRAINABLE = (*SHARES, "adapters", "duration-predictor", *SV2TTS)
-TAKEN_UP = ("backbone", "recognizer", "vocoder", "sv2tts-synthesizer")  # can begin at their embedded weights
+TRAINABLE = (*SHARES, "backbone-padded", "adapters", "duration-predictor", *SV2TTS)
+TAKEN_UP = (  # can begin at their embedded weights
+    "backbone",
+    "backbone-padded",
+    "recognizer",
+    "vocoder",
+    "sv2tts-synthesizer",
+)
 SCALED = (*TAKEN_UP, "adapters")  # can take larger steps
 OUTPUT_FORMATS = (".wav", ".flac", ".ogg")
 

@@ -81,6 +81,7 @@ class Inference:
         False  # lengths from a trained network (`durations`) in place of the official formula
     )
     short_text_cfg: float | None = None  # guidance under `short_text_bytes`; None: as for any text
+    padded_text: bool = False  # by the second, smaller backbone, which reads text as F5-TTS v1 does (padded)
     # Oracles: what nobody has who only has a clip and a text. A study gives the truth with each request.
     oracle_transcript: bool = False  # the clip's true words in place of the recognised ones
     oracle_duration: bool = False  # the true recording's length in place of the official formula
@@ -337,6 +338,7 @@ class Profile:
     seed: int = 42
     inference: Inference = field(default_factory=Inference)
     backbone: Backbone = field(default_factory=Backbone)
+    backbone_padded: Backbone | None = None  # a second one, for questions about how text meets sound
     vocoder: Vocoder = field(default_factory=Vocoder)
     speaker_encoder: SpeakerEncoder = field(default_factory=SpeakerEncoder)
     recognizer: Recognizer = field(default_factory=Recognizer)
@@ -348,6 +350,15 @@ class Profile:
     sv2tts_vocoder: WaveRNN = field(default_factory=WaveRNN)
     sources: Sources = field(default_factory=Sources)
 
+    def with_padded_text(self) -> Profile:
+        """The same with the second backbone in the place of the first. Raises ConfigError where there is none."""
+        if self.backbone_padded is None:
+            raise ConfigError(
+                f"padded_text=True: the profile {self.name} has no second backbone; leave padded_text out"
+                + (", its own reads padded text" if self.backbone.text_conditioning == "padded" else "")
+            )
+        return replace(self, backbone=self.backbone_padded)
+
     @property
     def embedded(self) -> bool:
         """Whether all weights were trained in this repository."""
@@ -355,7 +366,12 @@ class Profile:
 
 
 MINI = Profile(
-    name="mini", manifest="mini-test", samples=200, default_samples=40, ultra_short="mini-ultra-short"
+    name="mini",
+    manifest="mini-test",
+    samples=200,
+    default_samples=40,
+    ultra_short="mini-ultra-short",
+    backbone_padded=Backbone(dim=192, depth=7, heads=3, text_conditioning="padded"),
 )
 
 PAPER = Profile(

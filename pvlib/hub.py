@@ -39,9 +39,10 @@ M = TypeVar("M", bound=nn.Module)
 
 NAMES = ("backbone", "vocoder", "speaker_encoder", "recognizer")
 ADAPTERS = "adapters"  # trained here only, on one backbone
+BACKBONE_PADDED = "backbone-padded"  # a second backbone, trained here only
 DURATION_PREDICTOR = "duration-predictor"  # trained here only
 SV2TTS_NAMES = ("sv2tts-encoder", "sv2tts-synthesizer", "sv2tts-vocoder")  # trained here only
-ADDED = (ADAPTERS, DURATION_PREDICTOR, *SV2TTS_NAMES)  # whose absence is no fault
+ADDED = (ADAPTERS, BACKBONE_PADDED, DURATION_PREDICTOR, *SV2TTS_NAMES)  # whose absence is no fault
 
 BACKBONE_WEIGHTS = "F5TTS_v1_Base/model_1250000.safetensors"
 BACKBONE_VOCABULARY = "F5TTS_v1_Base/vocab.txt"
@@ -211,14 +212,25 @@ def precision(device: str | torch.device) -> torch.dtype:
     return torch.bfloat16 if capable else torch.float32
 
 
+def backbone_name(profile: Profile) -> str:
+    """Which of the two backbones a profile's inference table asks for."""
+    return BACKBONE_PADDED if profile.inference.padded_text else "backbone"
+
+
 def load_backbone(profile: Profile, device: str | torch.device = "cpu") -> Backbone:
-    """The flow-matching backbone with its weights, sampling in the device's `precision`. Raises WeightsError."""
+    """The flow-matching backbone with its weights, sampling in the device's `precision`.
+
+    With `padded_text` in the profile's inference table it is the second one. Raises WeightsError, and ConfigError where
+    the profile has no second one.
+    """
     from pvlib import backbone
 
-    repository = profile.sources.backbone
+    repository, name = profile.sources.backbone, backbone_name(profile)
+    if profile.inference.padded_text:
+        profile = profile.with_padded_text()
     if not repository:
         model = backbone.build(profile.backbone)
-        _ready(model, read_weights("backbone", profile), "backbone", device)
+        _ready(model, read_weights(name, profile), name, device)
     else:
         model = backbone.build(profile.backbone, read_vocabulary(_fetch(repository, BACKBONE_VOCABULARY)))
         path = _fetch(repository, BACKBONE_WEIGHTS)

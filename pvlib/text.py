@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from unidecode import unidecode
 
 MAX_TEXT_CHARS = 10_000
+MARKS_BEHIND = " .,;:?!-'"  # what may stand behind the last word of a text
 
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "

@@ -149,9 +149,10 @@ class PersonaVoice:
     ) -> None:
         """Raises ConfigError when a parameter asks for what this pipeline does not do."""
         _check_supported(profile.inference)
-        if profile.inference.letter_durations and profile.backbone.text_conditioning != "durations":
+        conditioning = backbone.settings.text_conditioning
+        if profile.inference.letter_durations and conditioning != "durations":
             raise ConfigError(
-                f"letter_durations=True: a backbone with {profile.backbone.text_conditioning} text does not know how "
+                f"letter_durations=True: a backbone with {conditioning} text does not know how "
                 "long its letters last; set letter_durations=False"
             )
         if profile.inference.use_adapters and adapters is None:
@@ -616,6 +617,11 @@ def _check_supported(inference: Inference) -> None:
                     f"{name}={getattr(inference, name)!r} has no effect without the adapters; set use_adapters=True "
                     f"({TRAIN_ADAPTERS}), or leave it out"
                 )
+    if inference.use_adapters and inference.padded_text:
+        raise ConfigError(
+            "padded_text=True together with use_adapters=True: the adapters were trained on the first backbone; leave "
+            "one out"
+        )
     if inference.use_adapters and inference.use_ceag:
         raise ConfigError(
             "use_ceag=True together with use_adapters=True: entropy guidance reads the plain blocks, which the "

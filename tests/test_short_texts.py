@@ -206,10 +206,9 @@ def test_off_nothing_is_asked_of_the_letters(network, monkeypatch):
 def test_what_cannot_work_together_is_refused(network):
     with pytest.raises(ConfigError, match="oracle_duration"):
         pipeline(network, letter_durations=True, oracle_duration=True)
-    padded = replace(TINY, backbone=replace(TINY.backbone, text_conditioning="padded"))
-    padded = replace(padded, inference=replace(padded.inference, letter_durations=True))
-    with pytest.raises(ConfigError, match="padded"):
-        PersonaVoice(padded, network, None, Recogniser(), Encoder())
+    reads_padded = backbone.build(replace(TINY.backbone, text_conditioning="padded"))
+    with pytest.raises(ConfigError, match="a backbone with padded text"):
+        pipeline(reads_padded, letter_durations=True)
     with pytest.raises(ConfigError, match="letter_prior_seconds"):
         Inference(letter_prior_seconds=-1.0)
 

@@ -242,6 +242,7 @@ def test_a_bad_text_is_told_before_the_recording_is_read(voice, tmp_path):
         {"film_gate": "always"},
         {"use_adapters": True},
         {"use_adapters": True, "use_ceag": True},
+        {"use_adapters": True, "padded_text": True},
         {"cfg_strength": 1.0},
     ],
 )

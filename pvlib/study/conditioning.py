@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import HTML
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from pvlib.audio import AudioError
 from pvlib.config import EMOTIONS, TRAITS, Profile, get_profile
 from pvlib.metrics.eer import equal_error_rate
 from pvlib.oes import OES
-from pvlib.study import ledger, prosody, statistics
+from pvlib.study import ledger, listen, prosody, statistics
 from pvlib.study import manifest as manifests
 from pvlib.study.look import styled
 from pvlib.systems.base import Request
@@ -333,10 +334,11 @@ def moved_text(table: pd.DataFrame, rows: pd.DataFrame) -> str:
     """Sentences: per emotion how many measures moved as trained beyond doubt, and whether strength is monotone."""
     if table.empty:
         return missing()
-    parts = []
+    parts, followed = [], set()
     for emotion in EMOTION_SIGNS:
         own = table[table["wish"] == f"{emotion} 1"]
         sure = own[own["as_trained"] & (own["p_holm"] < TARGET_P)]
+        followed |= set(sure["measure"])
         steps = _by_strength(rows, emotion)
         order = "monotone" if bool((np.diff(steps) > 0).all()) else "not monotone"
         reached = "met" if len(sure) >= TARGET_MEASURES else "missed"
@@ -346,8 +348,10 @@ def moved_text(table: pd.DataFrame, rows: pd.DataFrame) -> str:
         )
     traits = table[~table["wish"].str.split().str[0].isin(EMOTION_SIGNS) & (table["trained"] != 0)]
     sure = traits[traits["as_trained"] & (traits["p_holm"] < statistics.ALPHA)]
+    deaf = [label for measure, label in prosody.PROSODY.items() if measure not in followed]
     return (
         "; ".join(parts)
+        + (f". No emotion moves {' and '.join(deaf)} so" if deaf else "")
         + f". Traits: {len(sure)} of {len(traits)} trained effects hold after Holm's correction."
     )
 
@@ -359,6 +363,36 @@ def _by_strength(rows: pd.DataFrame, emotion: str) -> list[float]:
     signs = pd.Series(EMOTION_SIGNS[emotion])
     shifts = ((means - means.loc["neutral"]) / spread)[signs.index] * signs
     return [float(shifts.loc[name].mean()) for name in ("neutral", f"{emotion} 0.5", f"{emotion} 1")]
+
+
+def trial(
+    pipeline: PersonaVoice | None,
+    request: Request,
+    emotion: str = "happy",
+    strength: float = 1.0,
+    env_weight: float = 0.0,
+    gate: str = "always",
+    guidance: float = 2.5,
+) -> HTML:
+    """One utterance, plain and as wished, from the same noise: players, and what is measured of each."""
+    if pipeline is None:
+        return HTML(missing())
+    strengths = {"cfg_strength": guidance, "laag_cfg_base": guidance}
+    own = with_inference(pipeline, film_gate=gate, env_weight=env_weight, **strengths)
+    reference = own.reference(request.clip, name=f"the clip of {request.utterance}")
+    plain = Job(reference, request.text, request.seed)
+    asked = plain if gate == "off" else replace(plain, emotion=emotion, strength=strength)
+    first, second = with_inference(pipeline, film_gate="off", **strengths), own
+    waves = {
+        f"plain, guidance {guidance:g}": first.synthesise([plain])[0].wave,
+        f"gate {gate}, {emotion} {strength:g}, env_weight {env_weight:g}": second.synthesise([asked])[0].wave,
+    }
+    captions = {}
+    for name, wave in waves.items():
+        measured = prosody.speaking(wave, request.text) | prosody.sounding(wave)
+        labels = prosody.PROSODY | prosody.ROOM
+        captions[name] = "; ".join(f"{labels[key]} {value:.2f}" for key, value in measured.items())
+    return listen.players(waves, captions)
 
 
 def weighed(

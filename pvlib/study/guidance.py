@@ -10,11 +10,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from pvlib import ceag, laag
 from pvlib.backbone import Backbone, Item
 from pvlib.metrics import wer
-from pvlib.study import attention, statistics
+from pvlib.study import attention, pictures, statistics
 from pvlib.study.attention import Look
 from pvlib.systems.base import Request
 from pvlib.voice import PersonaVoice, entropy_guidance
@@ -68,6 +69,17 @@ def looks(
         (scaled,), guidance = guided(voice, [given], kind, scale)
         found[kind] = attention.watch(voice, request, t, given=scaled, guidance=guidance)
     return found
+
+
+def shown(voice: PersonaVoice, request: Request, t: float, kind: str, scale: float) -> Figure:
+    """The attention of one request read as text, under one kind of guidance at so many times its strength."""
+    kinds = () if kind == NONE else (kind,)
+    found = looks(voice, request, t, kinds=kinds, scale=scale)
+    look = found[kind] if found else attention.watch(voice, request, t)
+    weights = look.maps.text_maps.mean(dim=(0, 1)).numpy()
+    return pictures.attention_text(
+        weights, list(look.maps.text), look.middles, look.entropy_share, look.boundary, look.seconds
+    )
 
 
 # Entropy and words

@@ -12,17 +12,19 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pvlib import audio, laag
+from pvlib import audio, laag, systems
 from pvlib.audio import HOP_LENGTH, N_MELS, SAMPLE_RATE
 from pvlib.backbone import Item
 from pvlib.config import Inference, Profile, get_profile
 from pvlib.metrics.judges import Exhibit, Panel
 from pvlib.study import ablations, ledger, pictures, statistics
 from pvlib.study import manifest as manifests
-from pvlib.study.evaluate import evaluate, shared_judges
+from pvlib.study.evaluate import evaluate, finished, shared_judges
 from pvlib.study.look import styled
 from pvlib.study.manifest import Manifest
+from pvlib.study.measure import lookup, measure
 from pvlib.study.pairs import LEAST
+from pvlib.systems import CONTROLS
 from pvlib.systems.base import Request
 from pvlib.voice import SEEDS_PER_JOB, Job, PersonaVoice
 
@@ -35,8 +37,13 @@ SYSTEMS = {  # short name -> system
     "without chunking": f"{_BASE},laag_chunking=False",
     "without boundary hardening": f"{_BASE},boundary_hardening=False",
     "guidance by length": f"{_BASE},laag_cfg_alpha={ALPHA}",
+    "with the gate open": f"{_BASE},use_adapters=True",
 }
 MECHANISMS = tuple(name for name in SYSTEMS if name != ablations.SYSTEM)
+STANDING = {  # metric, stratum -> its name, and the target that was set
+    ("wer_capped", "long"): ("WER of long texts", "at most", 0.12),
+    ("secs_retention", "overall"): ("SECS retention by GE2E of all texts", "at least", 0.7),
+}
 GAIN_CLAIM = "mel-splice-gain"  # what the paper says of mending the splice
 EDGE_FRAMES = 2  # on each side of an overlap that still belong to the seam
 JOINS = {  # how chunks are joined -> (order of the axes, seconds of cross-fade)
@@ -283,10 +290,29 @@ def rows(
     """Rows of `SYSTEMS` on long texts, `size(samples)` of them or `utterances`; options as of `evaluate`."""
     profile = get_profile(profile) if isinstance(profile, str) else profile
     options.setdefault("manifest", long_texts(profile.manifest))
-    return evaluate(profile, list(SYSTEMS.values()), utterances or size(samples), seed=seed, **options)
+    there = systems.present(profile, SYSTEMS.values())
+    return evaluate(profile, there, utterances or size(samples), seed=seed, **options)
 
 
 # Conclusions
+
+
+def standing(profile: Profile | str, samples: int, seed: int | None = None) -> str:
+    """One sentence: the whole pipeline, without adapters, in the study, where the study's rows are all there."""
+    found = finished(profile, (*CONTROLS, ablations.SYSTEM), samples, seed=seed)
+    if found is None:
+        return "The rows of the study are not all there: run notebook 06, then this one again."
+    parts = []
+    for (metric, stratum), (label, relation, target) in STANDING.items():
+        line = lookup(measure(found, [metric], [stratum]), metric, stratum, ablations.SYSTEM)
+        if line is None:
+            return "The study has too few long texts to say how the whole pipeline does on them; take more `samples`."
+        met = line["value"] <= target if relation == "at most" else line["value"] >= target
+        parts.append(
+            f"{label}, n = {line['n']}: {line['value']:.3f} [{line['low']:.3f}, {line['high']:.3f}] "
+            f"(target: {relation} {target:g}, {'met' if met else 'missed'})"
+        )
+    return f"The whole pipeline in the study, without adapters: {'; '.join(parts)}."
 
 
 def about_joins(found: pd.DataFrame) -> list[str]:

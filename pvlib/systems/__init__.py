@@ -58,7 +58,11 @@ _OWN = {
     "sv2tts-wavernn": ("sv2tts-synthesizer", "sv2tts-vocoder"),
 }
 # and those that a variant's parameter asks for
-_ASKED_FOR = {"use_adapters": hub.ADAPTERS, "duration_predictor": hub.DURATION_PREDICTOR}
+_ASKED_FOR = {
+    "use_adapters": hub.ADAPTERS,
+    "duration_predictor": hub.DURATION_PREDICTOR,
+    "padded_text": hub.BACKBONE_PADDED,
+}
 
 
 def parse(name: str) -> tuple[str, dict[str, object]]:

@@ -22,6 +22,7 @@ VALUES_COUNT = ("pvlib.config", "pvlib.paths")
 NOT_FOLLOWED = ("pvlib.hub",)
 MODULE_OF_WEIGHTS = {
     "backbone": "pvlib.backbone",
+    "backbone-padded": "pvlib.backbone",
     "vocoder": "pvlib.vocoder",
     "speaker_encoder": "pvlib.speaker",
     "recognizer": "pvlib.recognizer",

@@ -33,7 +33,7 @@ class PersonaVoiceSystem:
 
     def fingerprint(self) -> dict[str, Any]:
         inference = self.profile.inference
-        weights = ["backbone", "vocoder", "recognizer", "speaker_encoder"]
+        weights = [hub.backbone_name(self.profile), "vocoder", "recognizer", "speaker_encoder"]
         weights += [hub.ADAPTERS] if inference.use_adapters else []
         weights += [hub.DURATION_PREDICTOR] if inference.duration_predictor else []
         return fingerprint(

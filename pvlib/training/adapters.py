@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pvlib import audio, backbone, config, hub
-from pvlib.adapters import Adapters, Conditions, tempo_input
+from pvlib.adapters import Adapters, Conditions
 from pvlib.attention import RowAttention
 from pvlib.config import MINI, Profile
 from pvlib.training import backbone as pretraining
@@ -84,8 +84,8 @@ def pace(module: Adapters, pairs: Source) -> None:
     found = pairs.tempos()
     if found is None:
         return
-    given, longer, speaker = found
-    x, y = (v - separation.means_of(v, speaker)[speaker] for v in (tempo_input(given), longer[:, None]))
+    said, longer, speaker = found
+    x, y = (v - separation.means_of(v, speaker)[speaker] for v in (said, longer[:, None]))
     solution = torch.linalg.lstsq(x, y, driver="gelsd").solution  # of least norm: 64 numbers for five traits
     module.tempo.weight.copy_(solution.T)
 

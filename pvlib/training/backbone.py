@@ -46,7 +46,7 @@ SWAY = -1.0  # of the training times, as of the sampler's
 HEARING_DEPTH, HEARING_WEIGHT = 0.5, 0.5  # which block, of the DiT and of the recogniser; share in the loss
 EVALUATE_EVERY = 1000
 SEED = 1
-NAME = "backbone"
+NAME, PADDED = "backbone", hub.BACKBONE_PADDED
 
 
 def fit_timing(timing: DurationPredictor, rows: Rows, steps: int = TIMING_STEPS) -> None:
@@ -289,13 +289,14 @@ def train(
     limit: int | None = None,
     from_weights: bool = False,
     larger: int = 1,
+    name: str = NAME,
 ) -> None:
     """Train the backbone, or go on where the last run stopped, and export its averaged weights.
 
-    larger: so many times the usual frames in a step, for a GPU.
+    larger: so many times the usual frames in a step, for a GPU. name: NAME, or PADDED for the second backbone.
     Raises WeightsError without a trained recogniser, which it learns to foretell (`Hearing`).
     """
-    steps = steps or STEPS
+    profile, steps = _of(name, profile), steps or STEPS
     machine.prepare(threads)
     device = chosen_device(device)
     torch.manual_seed(SEED)
@@ -306,7 +307,7 @@ def train(
     muon, adam = optimisers(model, hearing)
     ema = Ema(model)
     parts = {"model": model, "hearing": hearing, "muon": muon, "adam": adam, "ema": ema}
-    run = Run(NAME, parts, config=profile.backbone, larger=larger)
+    run = Run(name, parts, config=profile.backbone, larger=larger)
     begun = run.take_up(profile) if from_weights else run.resume()
     if not begun and profile.backbone.text_conditioning == "durations":
         fit_timing(model.transformer.text_embed.timing, rows)
@@ -344,16 +345,22 @@ def train(
         evaluate=lambda: evaluate(profile, ema.shadow, device),
         evaluate_every=EVALUATE_EVERY,
     )
-    export(profile, run=run, ema=ema, device=device)
+    export(profile, run=run, ema=ema, device=device, name=name)
 
 
-def averaged(profile: Profile = MINI) -> tuple[backbone.Backbone, Run]:
+def _of(name: str, profile: Profile) -> Profile:
+    """The profile whose `backbone` is the one of that name."""
+    return profile.with_padded_text() if name == PADDED else profile
+
+
+def averaged(profile: Profile = MINI, name: str = NAME) -> tuple[backbone.Backbone, Run]:
     """The averaged weights of the run so far, to look at while it trains. Raises TrainingError where there is none."""
+    profile = _of(name, profile)
     model = backbone.build(profile.backbone)
     ema = Ema(model)
     ignored = {name: _Ignored() for name in ("hearing", "muon", "adam")}
     parts = {"model": copy.deepcopy(model), "ema": ema} | ignored
-    run = Run(NAME, parts, config=profile.backbone)
+    run = Run(name, parts, config=profile.backbone)
     run.require()
     model.load_state_dict(ema.shadow)
     return model.eval(), run
@@ -372,10 +379,12 @@ def export(
     run: Run | None = None,
     ema: Ema | None = None,
     device: torch.device | None = None,
+    name: str = NAME,
 ) -> None:
     """Write the averaged weights of the run so far to data/checkpoints. device: where they are evaluated."""
+    profile = _of(name, profile)
     if run is None or ema is None:
-        model, run = averaged(profile)
+        model, run = averaged(profile, name)
         state = model.state_dict()
     else:
         state = ema.shadow

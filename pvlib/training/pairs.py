@@ -16,8 +16,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pvlib import audio, backbone, hub, laag, paths, persona
-from pvlib.adapters import Conditions
+from pvlib.adapters import Conditions, tempo_input
 from pvlib.config import TRAITS, Profile
+from pvlib.text import MARKS_BEHIND
 from pvlib.training import backbone as pretraining
 from pvlib.training.common import Speech, TrainingError, chosen_device
 from pvlib.training.features import pad
@@ -26,7 +27,6 @@ from pvlib.world import corpus as world
 
 NAME = "adapters"
 STUDIO = "studio"
-MARKS = " .,;:?!-'"  # behind the last word
 CLIPS_PER_SPEAKER = 8  # neutral ones, whose first seconds are embedded
 EMOTIONAL_TIMES = 3  # as often as a neutral sentence: each emotion is then a fifth of the rows
 
@@ -65,9 +65,9 @@ class Source(Protocol):
         """The clips, for OES."""
         ...
 
-    def tempos(self) -> tuple[Conditions, Tensor, Tensor] | None:
-        """What is said of each sentence, the log of how many times as long as usual it lasts, (n,), and its speaker's
-        number, (n,); None where the speech has no such labels."""
+    def tempos(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """What tempo depends on in each sentence (`adapters.tempo_input`), the log of how many times as long as usual
+        it lasts, (n,), and its speaker's number, (n,); None where the speech has no such labels."""
         ...
 
     def dev(self) -> Source:
@@ -174,18 +174,16 @@ class Pairs:
         places = (rows["room"] + " " + rows["place"].astype(str)).tolist()
         return FirstSeconds(embedding, rows["room"].tolist(), rows["speaker"].tolist(), places)
 
-    def tempos(self) -> tuple[Conditions, Tensor, Tensor]:
+    def tempos(self) -> tuple[Tensor, Tensor, Tensor]:
         """From the first to the last word, against what the letters of average speech would last."""
         corpus, n = self.rows.corpus, len(self.table)
-        texts = [text.rstrip(MARKS) for text in self.table["text"]]
+        texts = [text.rstrip(MARKS_BEHIND) for text in self.table["text"]]
         expected = torch.tensor([self.model.seconds_of(text) for text in texts])
         words = [corpus.words(i) for i in range(n)]
         lasts = torch.tensor([said[-1][2] - said[0][1] for said in words])
         speaker = torch.from_numpy(pd.factorize(self.table["speaker"])[0])
-        nothing = torch.zeros(n, self.profile.adapters.speaker_dim)
-        style = torch.zeros(n, self.profile.adapters.style_dim)
-        given = Conditions(nothing, self.personas, style, self.emotions)
-        return given, (lasts / expected.clamp(min=1e-3)).log(), speaker
+        said = tempo_input(self.personas, self.emotions)
+        return said, (lasts / expected.clamp(min=1e-3)).log(), speaker
 
     def dev(self) -> Pairs:
         """The dev split: other speakers, other sentences."""
