@@ -333,7 +333,13 @@ def _check_output(path: Path, reference: Path) -> None:
     "reproduce",
     PROFILE,
     SAMPLES,
-    JOBS,
+    argument(
+        "--jobs",
+        type=_positive,
+        metavar="N",
+        help="processes that share the synthesis, and notebooks at a time (default: 2 on two or more cores without a "
+        "GPU, else 1)",
+    ),
     argument("--only", nargs="+", metavar="NN", help="these notebooks alone, by number, such as 06 08"),
     argument(
         "--record",
@@ -351,9 +357,11 @@ def reproduce(arguments: argparse.Namespace) -> None:
         )
     profile = _profile(arguments.profile)
     _check_samples(arguments.samples, profile)
+    from pvlib.study import launch
     from pvlib.study import reproduce as study
 
-    print(study.reproduce(profile.name, arguments.samples, arguments.record, arguments.only, arguments.jobs))
+    jobs = arguments.jobs or launch.usual_jobs()
+    print(study.reproduce(profile.name, arguments.samples, arguments.record, arguments.only, jobs))
 
 
 @command(

@@ -15,6 +15,13 @@ from pvlib.study.provenance import cores
 from pvlib.study.ranks import RanksError
 
 
+def usual_jobs() -> int:
+    """How many processes serve best here: two on a CPU of two or more cores, a thread more saving little; else one."""
+    import torch
+
+    return 2 if cores() > 1 and not torch.cuda.is_available() else 1
+
+
 def launch(jobs: int, arguments: Sequence[str], *, quiet: bool = False) -> None:
     """Run `pvlib ARGUMENTS` in `jobs` processes that share its work, through torch's elastic launcher.
 

@@ -211,7 +211,7 @@ def studies(profile: Profile, samples: int, needs: Sequence[Needs]) -> list[Stud
         points = [sweeps.variant(profile, *pair) for pair in sweeps.grid()]
         asked.append(Study(points, sweeps.size(samples)))
     if any(need.ablations for need in needs):
-        asked.append(Study(ablations.system_names(profile), ablations.size(profile, samples)))
+        asked.append(Study(ablations.system_names(profile), ablations.count(profile, samples)))
     if profile.ultra_short and any(need.short for need in needs):
         texts = short_texts.read(profile)
         count = short_texts.size(profile, samples, len(texts.table))
@@ -322,7 +322,7 @@ def record_run(executed: dict[str, NotebookNode], profile: Profile, samples: int
     provenance.record(profile, samples=samples)
     if any(NOTEBOOKS[name].ablations for name in executed):
         variants = ablations.system_names(profile)
-        provenance.record(profile, variants, ablations.size(profile, samples), part=row_files.VARIANTS)
+        provenance.record(profile, variants, ablations.count(profile, samples), part=row_files.VARIANTS)
     if profile.ultra_short and any(NOTEBOOKS[name].short for name in executed):
         texts = short_texts.read(profile)
         provenance.record(profile, short_texts.system_names(), len(texts.table), manifest=texts)
