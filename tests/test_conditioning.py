@@ -142,6 +142,8 @@ def test_a_true_effect_is_found_and_none_is_not():
 def test_a_trial_says_one_utterance_plainly_and_as_wished(monkeypatch):
     torch.manual_seed(0)
     network = backbone.build(TINY.backbone).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
     adapters = Adapters(config.Adapters(film_width=8), network.transformer)
     with torch.no_grad():
         for parameter in adapters.film.parameters():
