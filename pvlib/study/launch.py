@@ -69,6 +69,7 @@ def evaluate(
     samples: int | None = None,
     *,
     manifest: str = "",
+    seeds: int = 1,
     as_json: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -76,6 +77,7 @@ def evaluate(
     arguments = ["evaluate", "--profile", profile, "--system", *names]
     arguments += [] if samples is None else ["--samples", str(samples)]
     arguments += ["--manifest", manifest] if manifest else []
+    arguments += ["--seeds", str(seeds)] if seeds > 1 else []
     arguments += ["--json"] if as_json else []
     launch(jobs, arguments, quiet=quiet)
 

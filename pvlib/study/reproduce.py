@@ -27,6 +27,7 @@ from pvlib.study import (
     launch,
     provenance,
     report,
+    seeds,
     short_texts,
     sweeps,
     tables,
@@ -34,7 +35,7 @@ from pvlib.study import (
 )
 from pvlib.study import manifest as manifests
 from pvlib.study import rows as row_files
-from pvlib.study.evaluate import evaluate
+from pvlib.study.evaluate import evaluate, finished
 from pvlib.study.manifest import Manifest
 from pvlib.study.rows import write_text
 from pvlib.study.rtf import measure_speed
@@ -323,6 +324,12 @@ def record_run(executed: dict[str, NotebookNode], profile: Profile, samples: int
     if any(NOTEBOOKS[name].ablations for name in executed):
         variants = ablations.system_names(profile)
         provenance.record(profile, variants, ablations.count(profile, samples), part=row_files.VARIANTS)
+    manifest, noisy = manifests.read(profile.manifest), seeds.noisy(profile)
+    for number in range(1, seeds.MAIN_COUNT):
+        other, part = manifest.reseeded(number), row_files.seed_part(number)
+        shutil.rmtree(paths.RESULTS / profile.name / part, ignore_errors=True)  # of older sources or weights
+        if finished(profile, noisy, samples, manifest=other) is not None:
+            provenance.record(profile, noisy, samples, manifest=other, part=part)
     if profile.ultra_short and any(NOTEBOOKS[name].short for name in executed):
         texts = short_texts.read(profile)
         provenance.record(profile, short_texts.system_names(), len(texts.table), manifest=texts)
