@@ -21,7 +21,7 @@ help:
 	@echo "     PROFILE=mini|paper      which configuration and weights      (mini)"
 	@echo "     SAMPLES=40              utterances of the test set           (the profile's own)"
 	@echo "     ONLY=\"06 08\"            these notebooks alone"
-	@echo "     JOBS=2                  processes that share the synthesis   (1)"
+	@echo "     JOBS=1                  processes that share the synthesis   (2 on two or more cores without a GPU)"
 	@echo "     RECORD=1                refresh the committed rows, figures and notebooks"
 	@echo "make test                    lint, format check and tests"
 	@echo "make lab                     the notebooks in JupyterLab"

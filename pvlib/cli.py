@@ -333,7 +333,13 @@ def _check_output(path: Path, reference: Path) -> None:
     "reproduce",
     PROFILE,
     SAMPLES,
-    JOBS,
+    argument(
+        "--jobs",
+        type=_positive,
+        metavar="N",
+        help="processes that share the synthesis, and notebooks at a time (default: 2 on two or more cores without a "
+        "GPU, else 1)",
+    ),
     argument("--only", nargs="+", metavar="NN", help="these notebooks alone, by number, such as 06 08"),
     argument(
         "--record",
@@ -351,9 +357,11 @@ def reproduce(arguments: argparse.Namespace) -> None:
         )
     profile = _profile(arguments.profile)
     _check_samples(arguments.samples, profile)
+    from pvlib.study import launch
     from pvlib.study import reproduce as study
 
-    print(study.reproduce(profile.name, arguments.samples, arguments.record, arguments.only, arguments.jobs))
+    jobs = arguments.jobs or launch.usual_jobs()
+    print(study.reproduce(profile.name, arguments.samples, arguments.record, arguments.only, jobs))
 
 
 @command(
@@ -375,12 +383,19 @@ def reproduce(arguments: argparse.Namespace) -> None:
         metavar="DIR",
         help="your own recordings as the voices, long sentences of the test set as the texts",
     ),
+    argument(
+        "--seeds",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="each utterance with so many seeds: its own, and those that follow it (default: 1)",
+    ),
     PROFILE,
     SAMPLES,
     JOBS,
     JSON,
     examples="pvlib evaluate --system personavoice personavoice@steps=8 --samples 20\npvlib evaluate --jobs 2 --json\n"
-    "pvlib evaluate --recordings my-voices --system personavoice\n"
+    "pvlib evaluate --seeds 3 --samples 200 --jobs 2\npvlib evaluate --recordings my-voices --system personavoice\n"
     "torchrun --nproc-per-node 8 -m pvlib evaluate --profile paper\n"
     "accelerate launch --multi_gpu --num_processes 8 -m pvlib evaluate --profile paper",
 )
@@ -428,19 +443,24 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.jobs > 1:
         from pvlib.study import launch
 
-        options = {"manifest": arguments.manifest or "", "as_json": arguments.json}
+        options = {"manifest": arguments.manifest or "", "seeds": arguments.seeds, "as_json": arguments.json}
         launch.evaluate(arguments.jobs, profile.name, names, arguments.samples, **options)
         return
     from pvlib.study import evaluate as study
-
-    if not launched:
-        _show_rows(study.evaluate(profile, names, arguments.samples, **other), arguments.json)
-        return
+    from pvlib.study import manifest as manifests
     from pvlib.study import ranks
 
+    manifest = other["manifest"] if other else manifests.read(profile.manifest)
+    again = [manifest.reseeded(number) for number in range(arguments.seeds)]
+    if not launched:
+        for one in again:
+            _show_rows(study.evaluate(profile, names, arguments.samples, manifest=one), arguments.json)
+        return
     with ranks.join() as shared:
-        rows = study.evaluate(profile, names, arguments.samples, **other, ranks=shared)
-    if shared.first:
+        tables = [
+            study.evaluate(profile, names, arguments.samples, manifest=one, ranks=shared) for one in again
+        ]
+    for rows in tables if shared.first else ():
         _show_rows(rows, arguments.json)
 
 

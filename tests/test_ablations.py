@@ -132,6 +132,14 @@ def test_a_share_is_ablated():
     assert [ablations.size(MINI, n) for n in (1, 4, 40, 199, 200)] == [1, 3, 3, 3, 25]
 
 
+@pytest.mark.parametrize("there, expected", [(None, 25), (pd.DataFrame(), 200)])
+def test_all_are_ablated_where_all_rows_are_there(monkeypatch, there, expected):
+    asked = []
+    monkeypatch.setattr(ablations, "finished_rows", lambda *a, **options: asked.append((a, options)) or there)
+    assert ablations.count(MINI, 200, seed=3) == expected
+    assert asked == [((MINI, ablations.system_names(MINI), 200), {"seed": 3})]
+
+
 def test_rows_are_asked_for_by_name(monkeypatch):
     asked = {}
 
@@ -140,6 +148,7 @@ def test_rows_are_asked_for_by_name(monkeypatch):
         return pd.DataFrame()
 
     monkeypatch.setattr(ablations, "evaluate", evaluate)
+    monkeypatch.setattr(ablations, "finished_rows", lambda *a, **options: None)
     ablations.rows("mini", 40, seed=1)
     others = systems.present("mini", ablations.variants())
     assert asked["names"] == ["personavoice", *others, *ablations.adapter_variants("mini")]

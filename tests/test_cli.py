@@ -191,7 +191,7 @@ def test_evaluate_takes_all_variants_along(monkeypatch, capsys):
 
     asked = []
 
-    def rows(profile, names, samples):
+    def rows(profile, names, samples, manifest):
         asked.append((list(names), samples))
         return pd.DataFrame({"system": ["personavoice"]})
 
@@ -201,6 +201,22 @@ def test_evaluate_takes_all_variants_along(monkeypatch, capsys):
     every = [*ablations.variants(), *ablations.adapter_variants("mini")]
     assert asked == [(["personavoice"], 9), (["personavoice", *every], 9)]
     assert capsys.readouterr().out.count("personavoice") == 2
+
+
+def test_evaluate_says_every_utterance_with_several_seeds(monkeypatch, capsys):
+    from pvlib.study import evaluate, manifest
+
+    own, asked = manifest.read(MINI.manifest).table["seed"].tolist(), []
+    monkeypatch.setattr(
+        evaluate,
+        "evaluate",
+        lambda *given, manifest: (
+            asked.append(manifest.table["seed"].tolist()) or pd.DataFrame({"system": ["a"]})
+        ),
+    )
+    assert cli.main(["evaluate", "--system", "personavoice", "--seeds", "3", "--json"]) == 0
+    assert asked == [own, [seed + 1 for seed in own], [seed + 2 for seed in own]]
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 # What is foreseen and what is not

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from babble import babble
+from tiny import TINY, Encoder, Recogniser
 
-from pvlib import config
+from pvlib import backbone, config, vocoder
+from pvlib.adapters import Adapters
 from pvlib.audio import SAMPLE_RATE
 from pvlib.study import conditioning, prosody
+from pvlib.systems.base import Request
+from pvlib.voice import PersonaVoice
 from pvlib.world import voices
 
 
@@ -130,6 +137,36 @@ def test_a_true_effect_is_found_and_none_is_not():
     )
     nothing = conditioning.moved(spoken(0.0))
     assert not (nothing["as_trained"] & (nothing["p_holm"] < 0.01)).any()
+
+
+def test_a_trial_says_one_utterance_plainly_and_as_wished(monkeypatch):
+    torch.manual_seed(0)
+    network = backbone.build(TINY.backbone).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    adapters = Adapters(config.Adapters(film_width=8), network.transformer)
+    with torch.no_grad():
+        for parameter in adapters.film.parameters():
+            torch.nn.init.normal_(parameter)
+    profile = replace(TINY, inference=replace(TINY.inference, use_adapters=True))
+    decoder = vocoder.build(TINY.vocoder).eval()
+    pipeline = PersonaVoice(profile, network, decoder, Recogniser(), Encoder(), adapters=adapters)
+    monkeypatch.setattr(prosody, "speaking", lambda wave, text: {"f0": 123.0})
+    monkeypatch.setattr(prosody, "sounding", lambda wave: {"snr": 7.0})
+    shown = []
+    monkeypatch.setattr(
+        conditioning.listen, "players", lambda waves, captions: shown.append((waves, captions))
+    )
+    asked = Request("u", "s", "good day to you", babble(1.0), None, seed=1, words=4, bucket="short")
+    conditioning.trial(pipeline, asked, "angry", 0.5, env_weight=0.25, guidance=2.0)
+    conditioning.trial(pipeline, asked, gate="off")
+    (wished, captions), (shut, _) = shown
+    assert list(wished) == ["plain, guidance 2", "gate always, angry 0.5, env_weight 0.25"]
+    assert set(captions.values()) == {"median F0 (Hz) 123.00; signal to noise (dB) 7.00"}
+    (plain, other), (same, again) = wished.values(), shut.values()
+    assert len(plain) != len(other) or np.abs(plain - other).max() > 1e-3
+    np.testing.assert_array_equal(same, again)
+    assert conditioning.COMMAND in conditioning.trial(None, asked).data or conditioning.trained()
 
 
 def test_without_weights_everything_is_empty_and_says_how_to_train(tmp_path, monkeypatch):

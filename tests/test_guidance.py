@@ -125,5 +125,14 @@ def test_maps_under_guidance_are_drawn(voice, requests):
     np.testing.assert_allclose(drawn[1].get_ydata(), nats["ceag"] - nats["none"])
 
 
+def test_the_map_under_chosen_guidance_is_drawn(voice, requests, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(pictures, "attention_text", lambda weights, *given: drawn.append(weights))
+    for kind, scale in ((guidance.NONE, 1e5), ("ceag", 1e-3), ("ceag", 1e5)):
+        guidance.shown(voice, requests[0], 0.5, kind, scale)
+    plain, faint, strong = drawn
+    assert np.abs(faint - plain).max() < 1e-3 < np.abs(strong - plain).max()
+
+
 def test_how_many_are_guided():
     assert [guidance.size(n) for n in (4, 40, 200)] == [3, 3, 12]

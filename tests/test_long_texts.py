@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pvlib import laag
+from pvlib import laag, systems
 from pvlib.audio import CLIP_SAMPLES
 from pvlib.config import MINI, Inference
 from pvlib.metrics.judges import Verdict
@@ -146,6 +146,20 @@ def test_variants_are_compared_with_the_base_of_this_study():
     secs = table[table["metric"] == "secs_ecapa_clip"]
     assert list(secs["variant"]) == list(long_texts.MECHANISMS)
     assert secs["difference"].to_numpy() == pytest.approx(-0.1) and (secs["pipeline"] == 0.51).all()
+
+
+def test_where_the_pipeline_stands_is_read_off_the_rows_of_the_study(monkeypatch):
+    found = row_files.committed("mini", [*systems.CONTROLS, ablations.SYSTEM])
+    monkeypatch.setattr(long_texts, "finished", lambda *asked, **options: found)
+    own = found[(found["system"] == ablations.SYSTEM) & (found["bucket"] == "long")]
+    sentence = long_texts.standing("mini", 200)
+    assert f"WER of long texts, n = {len(own)}: {own['wer_capped'].mean():.3f} [" in sentence
+    assert "(target: at most 0.12, " in sentence and "(target: at least 0.7, " in sentence
+    worse = found.assign(wer_capped=found["wer_capped"] + 0.2)
+    monkeypatch.setattr(long_texts, "finished", lambda *asked, **options: worse)
+    assert "(target: at most 0.12, missed)" in long_texts.standing("mini", 200)
+    monkeypatch.setattr(long_texts, "finished", lambda *asked, **options: None)
+    assert "run notebook 06" in long_texts.standing("mini", 200)
 
 
 def test_a_study_takes_few_long_texts():

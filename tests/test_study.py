@@ -16,7 +16,7 @@ from pvlib import audio, config, paths, systems
 from pvlib.metrics.judges import Verdict
 from pvlib.study import evaluate as study
 from pvlib.study import manifest as manifests
-from pvlib.study import measure, provenance, reported, rtf, tables, verify, world_figures
+from pvlib.study import measure, provenance, reported, rtf, seeds, tables, verify, world_figures
 from pvlib.study import rows as row_files
 from pvlib.study import statistics as stats
 from pvlib.study.examples import mel_distance
@@ -494,6 +494,28 @@ def test_verify_looks_at_every_part_of_the_record(place, monkeypatch):
     row_files.write_text(path, row_files.to_csv(rows))
     report = verify.verify(PROFILE, 26, **options)
     assert report.agreeing == 25 and not report.ok
+
+
+def test_other_seeds_are_rows_of_their_own_and_verified(place, monkeypatch):
+    recorded()
+    manifest = manifests.read("tiny-test")
+    monkeypatch.setattr(seeds, "noisy", lambda profile: [Hum()])
+    options = {"manifest": manifest, "judges": Ears()}
+    assert seeds.every(PROFILE, 20, **options) is None
+    for number in (1, 2):
+        other = manifest.reseeded(number)
+        study.evaluate(PROFILE, [Hum()], 20, manifest=other, judges=Ears(), progress=False)
+        provenance.record(
+            PROFILE, [Hum()], 20, manifest=other, judges=Ears(), part=row_files.seed_part(number)
+        )
+    rows = seeds.every(PROFILE, 20, **options)
+    assert rows.groupby("try").size().tolist() == [20, 20, 20]
+    kept = [row_files.committed(f"mini/seed-{number}")["seed"] for number in (1, 2)]
+    own = row_files.committed("mini")["seed"]
+    assert [(k - own).unique().tolist() for k in kept] == [[1], [2]]
+    monkeypatch.setattr(systems, "create", lambda name, *_: Hum(name))
+    report = verify.verify(PROFILE, 60, seed=1, judges=Ears(), progress=False)
+    assert report.ok and len(report.checks) == 60
 
 
 def test_verify_is_more_lenient_on_another_processor(place):

@@ -56,6 +56,12 @@ def size(profile: Profile, samples: int) -> int:
     return samples // SHARE if samples >= profile.samples else min(samples, QUICK)
 
 
+def count(profile: Profile, samples: int, *, seed: int | None = None) -> int:
+    """All `samples` where every variant's rows are there (`pvlib evaluate --all`), which takes hours; else `size`."""
+    every = finished_rows(profile, system_names(profile), samples, seed=seed)
+    return size(profile, samples) if every is None else samples
+
+
 def variants() -> dict[str, str]:
     """The systems of all variants, and their short names, in the order of the tables. Raises LedgerError."""
     names = ledger.short_names()
@@ -94,19 +100,19 @@ def rows(
 ) -> pd.DataFrame:
     """Rows of the pipeline and of every variant, computed and cached as `evaluate` does.
 
-    samples: utterances of the study; its first `utterances` are taken, or `size` where that is 0. Raises
+    samples: utterances of the study; its first `utterances` are taken, or `count` where that is 0. Raises
     what `evaluate` raises.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    count = utterances or size(profile, samples)
+    first = utterances or count(profile, samples, seed=seed)
     options = {"seed": seed, "manifest": manifest, "judges": judges, "progress": progress}
-    return evaluate(profile, system_names(profile), count, **options)
+    return evaluate(profile, system_names(profile), first, **options)
 
 
 def finished(profile: Profile | str, samples: int, *, seed: int | None = None) -> pd.DataFrame | None:
     """What `rows` would return, where all of it has been computed already; else None."""
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    return finished_rows(profile, system_names(profile), size(profile, samples), seed=seed)
+    return finished_rows(profile, system_names(profile), count(profile, samples, seed=seed), seed=seed)
 
 
 def table(

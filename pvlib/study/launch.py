@@ -15,6 +15,13 @@ from pvlib.study.provenance import cores
 from pvlib.study.ranks import RanksError
 
 
+def usual_jobs() -> int:
+    """How many processes serve best here: two on a CPU of two or more cores, a thread more saving little; else one."""
+    import torch
+
+    return 2 if cores() > 1 and not torch.cuda.is_available() else 1
+
+
 def launch(jobs: int, arguments: Sequence[str], *, quiet: bool = False) -> None:
     """Run `pvlib ARGUMENTS` in `jobs` processes that share its work, through torch's elastic launcher.
 
@@ -62,6 +69,7 @@ def evaluate(
     samples: int | None = None,
     *,
     manifest: str = "",
+    seeds: int = 1,
     as_json: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -69,6 +77,7 @@ def evaluate(
     arguments = ["evaluate", "--profile", profile, "--system", *names]
     arguments += [] if samples is None else ["--samples", str(samples)]
     arguments += ["--manifest", manifest] if manifest else []
+    arguments += ["--seeds", str(seeds)] if seeds > 1 else []
     arguments += ["--json"] if as_json else []
     launch(jobs, arguments, quiet=quiet)
 

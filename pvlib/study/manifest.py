@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +60,10 @@ class Manifest:
                 f"{self.name}: a sample of {size} of {len(self.table)} utterances; choose 1 to all"
             )
         return self.table.iloc[_order(self.table, seed)[:size]].reset_index(drop=True)
+
+    def reseeded(self, number: int) -> Manifest:
+        """The same utterances from other noise: `number` is added to each seed."""
+        return replace(self, table=self.table.assign(seed=self.table["seed"] + number))
 
     def requests(self, rows: pd.DataFrame | None = None) -> list[Request]:
         """Rows as requests, clips read from disk, their true words where the manifest has word times.

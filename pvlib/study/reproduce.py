@@ -27,6 +27,7 @@ from pvlib.study import (
     launch,
     provenance,
     report,
+    seeds,
     short_texts,
     sweeps,
     tables,
@@ -34,7 +35,7 @@ from pvlib.study import (
 )
 from pvlib.study import manifest as manifests
 from pvlib.study import rows as row_files
-from pvlib.study.evaluate import evaluate
+from pvlib.study.evaluate import evaluate, finished
 from pvlib.study.manifest import Manifest
 from pvlib.study.rows import write_text
 from pvlib.study.rtf import measure_speed
@@ -211,7 +212,7 @@ def studies(profile: Profile, samples: int, needs: Sequence[Needs]) -> list[Stud
         points = [sweeps.variant(profile, *pair) for pair in sweeps.grid()]
         asked.append(Study(points, sweeps.size(samples)))
     if any(need.ablations for need in needs):
-        asked.append(Study(ablations.system_names(profile), ablations.size(profile, samples)))
+        asked.append(Study(ablations.system_names(profile), ablations.count(profile, samples)))
     if profile.ultra_short and any(need.short for need in needs):
         texts = short_texts.read(profile)
         count = short_texts.size(profile, samples, len(texts.table))
@@ -322,7 +323,13 @@ def record_run(executed: dict[str, NotebookNode], profile: Profile, samples: int
     provenance.record(profile, samples=samples)
     if any(NOTEBOOKS[name].ablations for name in executed):
         variants = ablations.system_names(profile)
-        provenance.record(profile, variants, ablations.size(profile, samples), part=row_files.VARIANTS)
+        provenance.record(profile, variants, ablations.count(profile, samples), part=row_files.VARIANTS)
+    manifest, noisy = manifests.read(profile.manifest), seeds.noisy(profile)
+    for number in range(1, seeds.MAIN_COUNT):
+        other, part = manifest.reseeded(number), row_files.seed_part(number)
+        shutil.rmtree(paths.RESULTS / profile.name / part, ignore_errors=True)  # of older sources or weights
+        if finished(profile, noisy, samples, manifest=other) is not None:
+            provenance.record(profile, noisy, samples, manifest=other, part=part)
     if profile.ultra_short and any(NOTEBOOKS[name].short for name in executed):
         texts = short_texts.read(profile)
         provenance.record(profile, short_texts.system_names(), len(texts.table), manifest=texts)

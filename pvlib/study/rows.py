@@ -103,6 +103,11 @@ def write_text(path: Path, text: str) -> Path:
 VARIANTS = "variants"  # the place, in that of a profile, of rows on a share of the study: the ablations
 
 
+def seed_part(number: int) -> str:
+    """The place, in that of a profile, of rows from other noise (`Manifest.reseeded`)."""
+    return f"seed-{number}"
+
+
 def part_of(profile: str, manifest: str) -> str:
     """The place, under `data/results`, of rows of another manifest than the profile's own: mini/ultra-short.
 

@@ -7,18 +7,20 @@ from dataclasses import dataclass, fields
 
 import pandas as pd
 
+from pvlib import systems
 from pvlib.config import Profile, get_profile
 from pvlib.metrics.cfr import catastrophic
 from pvlib.metrics.judges import Panel
 from pvlib.study import manifest as manifests
 from pvlib.study import statistics
 from pvlib.study.comparisons import many
-from pvlib.study.evaluate import evaluate
+from pvlib.study.evaluate import evaluate, finished
 from pvlib.study.manifest import Manifest
 from pvlib.study.measure import in_stratum
 
 SYSTEM = "personavoice"
 COUNT = 5  # seeds of each utterance
+MAIN_COUNT = 3  # of each utterance and main system, where time was taken for it
 SHARE, FEWEST = 10, 3  # one utterance of the study in so many, but no fewer than this
 MOST_LOST = 12  # lost utterances that are said again
 TARGET = 0.05  # of the spread on long texts, set before anything was measured
@@ -54,17 +56,45 @@ def said_again(
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
     manifest = manifest or manifests.read(profile.manifest)
-    table = manifest.table
     if isinstance(utterances, int):
         utterances = manifest.sample(utterances, profile.seed if seed is None else seed)["utterance"]
     kept = frozenset(utterances)
     parts = {field.name: getattr(manifest, field.name) for field in fields(Manifest)}
-    tables = []
+    chosen, tables = _Chosen(**parts, names=kept), []
     for number in range(count if kept else 0):
-        other = _Chosen(**parts | {"table": table.assign(seed=table["seed"] + number)}, names=kept)
+        other = chosen.reseeded(number)
         made = evaluate(profile, [system], len(kept), manifest=other, judges=judges, progress=progress)
         tables.append(made.assign(**{"try": number}))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["utterance", "try"])
+
+
+def noisy(profile: Profile | str) -> list[str]:
+    """The main systems that begin at noise, so that another seed is another utterance."""
+    return [name for name in systems.present(profile, systems.MAIN) if name not in systems.CONTROLS]
+
+
+def every(
+    profile: Profile | str,
+    samples: int,
+    *,
+    seed: int | None = None,
+    manifest: Manifest | None = None,
+    judges: Panel | None = None,
+) -> pd.DataFrame | None:
+    """Rows of `noisy` with `MAIN_COUNT` seeds, where all have been computed (`pvlib evaluate --seeds`); else None.
+
+    One column more than rows have: `try`, 0 the manifest's own seed. Raises what `finished` raises.
+    """
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    manifest = manifest or manifests.read(profile.manifest)
+    tables = []
+    for number in range(MAIN_COUNT):
+        options = {"seed": seed, "manifest": manifest.reseeded(number), "judges": judges}
+        made = finished(profile, noisy(profile), samples, **options)
+        if made is None:
+            return None
+        tables.append(made.assign(**{"try": number}))
+    return pd.concat(tables, ignore_index=True)
 
 
 @dataclass(frozen=True, eq=False)

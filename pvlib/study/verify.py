@@ -16,7 +16,7 @@ from pvlib import systems
 from pvlib.config import Profile, get_profile
 from pvlib.metrics.judges import Panel
 from pvlib.study import manifest as manifests
-from pvlib.study import provenance
+from pvlib.study import provenance, seeds
 from pvlib.study import rows as row_files
 from pvlib.study.evaluate import judge, shared_judges
 from pvlib.study.manifest import Manifest
@@ -142,13 +142,16 @@ def verify(
 
 
 def _parts(profile: Profile, manifest: Manifest | None, main_only: bool) -> dict[str, Manifest]:
-    """What was recorded of a profile: the study, the variants, the second manifest; place -> manifest."""
+    """What was recorded of a profile: the study, the variants, other seeds, the second manifest; place -> manifest."""
     main = manifest or manifests.read(profile.manifest)
     found = {profile.name: main}
     if main_only:
         return found
     if row_files.is_recorded(place := f"{profile.name}/{row_files.VARIANTS}"):
         found[place] = main
+    for number in range(1, seeds.MAIN_COUNT):
+        if row_files.is_recorded(place := f"{profile.name}/{row_files.seed_part(number)}"):
+            found[place] = main.reseeded(number)
     if profile.ultra_short and row_files.is_recorded(
         place := row_files.part_of(profile.name, profile.ultra_short)
     ):
