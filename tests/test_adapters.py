@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pvlib import audio, backbone, config, hub, paths, recognizer, speaker
-from pvlib.adapters import Adapters, Conditions
+from pvlib.adapters import Adapters, Conditions, tempo_input
 from pvlib.oes import OES
 from pvlib.training import adapters as trainer
 from pvlib.training import separation
@@ -302,7 +302,7 @@ def test_the_tempo_is_found_whatever_the_speakers_pace(model):
     assert torch.equal(module.stretch(given), torch.ones(n))
     true = torch.tensor([0.0, -0.1, 0.2, -0.15])
     longer = emotion @ true + 0.5 * traits[:, 0] + torch.randn(5, generator=rng)[speaker_of]
-    trainer.pace(module, SimpleNamespace(tempos=lambda: (given, longer, speaker_of)))
+    trainer.pace(module, SimpleNamespace(tempos=lambda: (tempo_input(traits, emotion), longer, speaker_of)))
     torch.testing.assert_close(
         module.stretch(given).log(), emotion @ true + 0.5 * traits[:, 0], atol=1e-4, rtol=1e-3
     )
