@@ -384,3 +384,15 @@ def test_a_failed_job_ends_the_command_with_one_line_of_its_own(tmp_path, monkey
     lines = [line for line in told.err.splitlines() if line.startswith("pvlib: error: ")]
     assert any("rank 0 of 2" in line and "cannot write" in line for line in lines[:-1])
     assert "ended with status 2" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "cores, threads, expected", [(2, None, 2), (2, "1", 2), (2, "2", 1), (8, "4", 2), (1, None, 1)]
+)
+def test_two_processes_are_usual_where_their_threads_have_cores(monkeypatch, cores, threads, expected):
+    monkeypatch.setattr(launch, "cores", lambda: cores)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    assert launch.usual_jobs() == expected

@@ -16,10 +16,15 @@ from pvlib.study.ranks import RanksError
 
 
 def usual_jobs() -> int:
-    """How many processes serve best here: two on a CPU of two or more cores, a thread more saving little; else one."""
+    """How many processes serve best here: two on a CPU of two or more cores, a thread more saving little; else one.
+
+    One also where OMP_NUM_THREADS asks for more threads than each of two would have: they would wait for one another.
+    """
     import torch
 
-    return 2 if cores() > 1 and not torch.cuda.is_available() else 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    crowded = asked.isdigit() and 2 * int(asked) > cores()
+    return 2 if cores() > 1 and not crowded and not torch.cuda.is_available() else 1
 
 
 def launch(jobs: int, arguments: Sequence[str], *, quiet: bool = False) -> None:
