@@ -146,7 +146,7 @@ def test_other_conditionings_train(toy_corpus, conditioning):
 
 
 def test_the_second_backbone_trains_beside_the_first_and_is_loaded_where_padded_text_asks_for_it(toy_corpus):
-    both = replace(profile(), backbone_padded=replace(SMALL, text_conditioning="padded", text_dim=8))
+    both = replace(profile(), backbone_padded=replace(SMALL, text_conditioning="padded"))
     train(1)
     backbone_padded.train(both, steps=2)
     assert [hub.read_card(name, both)["steps"] for name in ("backbone", "backbone-padded")] == [1, 2]
