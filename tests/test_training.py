@@ -11,6 +11,7 @@ import torch
 
 from pvlib import backbone, config, hub, paths, recognizer
 from pvlib.training import backbone as trainer
+from pvlib.training import backbone_padded
 from pvlib.training.common import Stopped, TrainingError, batches_by_length
 
 SMALL = replace(config.Backbone(), dim=32, depth=1, heads=1, dim_head=32, text_dim=16, conv_layers=1)
@@ -142,6 +143,21 @@ def test_steps_lost_by_a_kill_leave_the_log(toy_corpus):
 def test_other_conditionings_train(toy_corpus, conditioning):
     trainer.train(profile(conditioning), steps=2)
     assert hub.read_card("backbone", profile(conditioning))["steps"] == 2
+
+
+def test_the_second_backbone_trains_beside_the_first_and_is_loaded_where_padded_text_asks_for_it(toy_corpus):
+    both = replace(profile(), backbone_padded=replace(SMALL, text_conditioning="padded"))
+    train(1)
+    backbone_padded.train(both, steps=2)
+    assert [hub.read_card(name, both)["steps"] for name in ("backbone", "backbone-padded")] == [1, 2]
+    first = hub.load_backbone(both)
+    second = hub.load_backbone(replace(both, inference=replace(both.inference, padded_text=True)))
+    assert [m.settings.text_conditioning for m in (first, second)] == ["durations", "padded"]
+    averages = trainer.averaged(both, backbone_padded.NAME)[0].state_dict()
+    for key, value in second.state_dict().items():
+        torch.testing.assert_close(value, averages[key], atol=2e-3, rtol=2e-3)
+    with pytest.raises(config.ConfigError, match="has no second backbone.*its own reads padded text"):
+        hub.load_backbone(config.get_profile("paper", padded_text=True))
 
 
 def test_a_state_of_another_configuration_is_refused(toy_corpus):
