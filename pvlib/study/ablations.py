@@ -112,7 +112,8 @@ def rows(
 def finished(profile: Profile | str, samples: int, *, seed: int | None = None) -> pd.DataFrame | None:
     """What `rows` would return, where all of it has been computed already; else None."""
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    return finished_rows(profile, system_names(profile), count(profile, samples, seed=seed), seed=seed)
+    every = finished_rows(profile, names := system_names(profile), samples, seed=seed)
+    return finished_rows(profile, names, size(profile, samples), seed=seed) if every is None else every
 
 
 def table(

@@ -382,15 +382,14 @@ def trial(
     reference = own.reference(request.clip, name=f"the clip of {request.utterance}")
     plain = Job(reference, request.text, request.seed)
     asked = plain if gate == "off" else replace(plain, emotion=emotion, strength=strength)
-    first, second = with_inference(pipeline, film_gate="off", **strengths), own
+    shut = with_inference(pipeline, film_gate="off", **strengths)
     waves = {
-        f"plain, guidance {guidance:g}": first.synthesise([plain])[0].wave,
-        f"gate {gate}, {emotion} {strength:g}, env_weight {env_weight:g}": second.synthesise([asked])[0].wave,
+        f"plain, guidance {guidance:g}": shut.synthesise([plain])[0].wave,
+        f"gate {gate}, {emotion} {strength:g}, env_weight {env_weight:g}": own.synthesise([asked])[0].wave,
     }
-    captions = {}
+    captions, labels = {}, prosody.PROSODY | prosody.ROOM
     for name, wave in waves.items():
         measured = prosody.speaking(wave, request.text) | prosody.sounding(wave)
-        labels = prosody.PROSODY | prosody.ROOM
         captions[name] = "; ".join(f"{labels[key]} {value:.2f}" for key, value in measured.items())
     return listen.players(waves, captions)
 

@@ -73,9 +73,10 @@ def looks(
 
 def shown(voice: PersonaVoice, request: Request, t: float, kind: str, scale: float) -> Figure:
     """The attention of one request read as text, under one kind of guidance at so many times its strength."""
-    kinds = () if kind == NONE else (kind,)
-    found = looks(voice, request, t, kinds=kinds, scale=scale)
-    look = found[kind] if found else attention.watch(voice, request, t)
+    if kind == NONE:
+        look = attention.watch(voice, request, t)
+    else:
+        look = looks(voice, request, t, kinds=(kind,), scale=scale)[kind]
     weights = look.maps.text_maps.mean(dim=(0, 1)).numpy()
     return pictures.attention_text(
         weights, list(look.maps.text), look.middles, look.entropy_share, look.boundary, look.seconds

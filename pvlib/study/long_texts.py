@@ -24,7 +24,6 @@ from pvlib.study.look import styled
 from pvlib.study.manifest import Manifest
 from pvlib.study.measure import lookup, measure
 from pvlib.study.pairs import LEAST
-from pvlib.systems import CONTROLS
 from pvlib.systems.base import Request
 from pvlib.voice import SEEDS_PER_JOB, Job, PersonaVoice
 
@@ -299,7 +298,7 @@ def rows(
 
 def standing(profile: Profile | str, samples: int, seed: int | None = None) -> str:
     """One sentence: the whole pipeline, without adapters, in the study, where the study's rows are all there."""
-    found = finished(profile, (*CONTROLS, ablations.SYSTEM), samples, seed=seed)
+    found = finished(profile, (*systems.CONTROLS, ablations.SYSTEM), samples, seed=seed)
     if found is None:
         return "The rows of the study are not all there: run notebook 06, then this one again."
     parts = []

@@ -324,9 +324,8 @@ def record_run(executed: dict[str, NotebookNode], profile: Profile, samples: int
     if any(NOTEBOOKS[name].ablations for name in executed):
         variants = ablations.system_names(profile)
         provenance.record(profile, variants, ablations.count(profile, samples), part=row_files.VARIANTS)
-    manifest, noisy = manifests.read(profile.manifest), seeds.noisy(profile)
-    for number in range(1, seeds.MAIN_COUNT):
-        other, part = manifest.reseeded(number), row_files.seed_part(number)
+    noisy = seeds.noisy(profile)
+    for part, other in seeds.parts(manifests.read(profile.manifest)).items():
         shutil.rmtree(paths.RESULTS / profile.name / part, ignore_errors=True)  # of older sources or weights
         if finished(profile, noisy, samples, manifest=other) is not None:
             provenance.record(profile, noisy, samples, manifest=other, part=part)

@@ -12,6 +12,7 @@ from pvlib.config import Profile, get_profile
 from pvlib.metrics.cfr import catastrophic
 from pvlib.metrics.judges import Panel
 from pvlib.study import manifest as manifests
+from pvlib.study import rows as row_files
 from pvlib.study import statistics
 from pvlib.study.comparisons import many
 from pvlib.study.evaluate import evaluate, finished
@@ -59,13 +60,18 @@ def said_again(
     if isinstance(utterances, int):
         utterances = manifest.sample(utterances, profile.seed if seed is None else seed)["utterance"]
     kept = frozenset(utterances)
-    parts = {field.name: getattr(manifest, field.name) for field in fields(Manifest)}
-    chosen, tables = _Chosen(**parts, names=kept), []
+    own = {field.name: getattr(manifest, field.name) for field in fields(Manifest)}
+    chosen, tables = _Chosen(**own, names=kept), []
     for number in range(count if kept else 0):
         other = chosen.reseeded(number)
         made = evaluate(profile, [system], len(kept), manifest=other, judges=judges, progress=progress)
         tables.append(made.assign(**{"try": number}))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["utterance", "try"])
+
+
+def parts(manifest: Manifest) -> dict[str, Manifest]:
+    """The seeds after a manifest's own, `MAIN_COUNT` with it: the place of each one's rows in a record -> manifest."""
+    return {row_files.seed_part(number): manifest.reseeded(number) for number in range(1, MAIN_COUNT)}
 
 
 def noisy(profile: Profile | str) -> list[str]:
@@ -88,9 +94,8 @@ def every(
     profile = get_profile(profile) if isinstance(profile, str) else profile
     manifest = manifest or manifests.read(profile.manifest)
     tables = []
-    for number in range(MAIN_COUNT):
-        options = {"seed": seed, "manifest": manifest.reseeded(number), "judges": judges}
-        made = finished(profile, noisy(profile), samples, **options)
+    for number, other in enumerate((manifest, *parts(manifest).values())):
+        made = finished(profile, noisy(profile), samples, seed=seed, manifest=other, judges=judges)
         if made is None:
             return None
         tables.append(made.assign(**{"try": number}))

@@ -149,9 +149,9 @@ def _parts(profile: Profile, manifest: Manifest | None, main_only: bool) -> dict
         return found
     if row_files.is_recorded(place := f"{profile.name}/{row_files.VARIANTS}"):
         found[place] = main
-    for number in range(1, seeds.MAIN_COUNT):
-        if row_files.is_recorded(place := f"{profile.name}/{row_files.seed_part(number)}"):
-            found[place] = main.reseeded(number)
+    for part, other in seeds.parts(main).items():
+        if row_files.is_recorded(place := f"{profile.name}/{part}"):
+            found[place] = other
     if profile.ultra_short and row_files.is_recorded(
         place := row_files.part_of(profile.name, profile.ultra_short)
     ):

@@ -358,7 +358,7 @@ def averaged(profile: Profile = MINI, name: str = NAME) -> tuple[backbone.Backbo
     profile = _of(name, profile)
     model = backbone.build(profile.backbone)
     ema = Ema(model)
-    ignored = {name: _Ignored() for name in ("hearing", "muon", "adam")}
+    ignored = {part: _Ignored() for part in ("hearing", "muon", "adam")}
     parts = {"model": copy.deepcopy(model), "ema": ema} | ignored
     run = Run(name, parts, config=profile.backbone)
     run.require()
