@@ -388,7 +388,8 @@ def reproduce(arguments: argparse.Namespace) -> None:
         type=_positive,
         default=1,
         metavar="N",
-        help="each utterance with so many seeds: its own, and those that follow it (default: 1)",
+        help="each utterance with so many seeds: its own, and those that follow it (default: 1); the controls, which "
+        "draw no noise, with one",
     ),
     PROFILE,
     SAMPLES,
@@ -451,14 +452,16 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from pvlib.study import ranks
 
     manifest = other["manifest"] if other else manifests.read(profile.manifest)
-    again = [manifest.reseeded(number) for number in range(arguments.seeds)]
+    again = [(manifest, names)]  # another seed changes nothing where no noise is drawn
+    noisy = [name for name in names if name not in systems.CONTROLS]
+    again += [(manifest.reseeded(number), noisy) for number in range(1, arguments.seeds) if noisy]
     if not launched:
-        for one in again:
-            _show_rows(study.evaluate(profile, names, arguments.samples, manifest=one), arguments.json)
+        for one, own in again:
+            _show_rows(study.evaluate(profile, own, arguments.samples, manifest=one), arguments.json)
         return
     with ranks.join() as shared:
         tables = [
-            study.evaluate(profile, names, arguments.samples, manifest=one, ranks=shared) for one in again
+            study.evaluate(profile, own, arguments.samples, manifest=one, ranks=shared) for one, own in again
         ]
     for rows in tables if shared.first else ():
         _show_rows(rows, arguments.json)

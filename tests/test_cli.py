@@ -210,12 +210,14 @@ def test_evaluate_says_every_utterance_with_several_seeds(monkeypatch, capsys):
     monkeypatch.setattr(
         evaluate,
         "evaluate",
-        lambda *given, manifest: (
-            asked.append(manifest.table["seed"].tolist()) or pd.DataFrame({"system": ["a"]})
+        lambda profile, names, samples, manifest: (
+            asked.append((names, manifest.table["seed"].tolist())) or pd.DataFrame({"system": ["a"]})
         ),
     )
-    assert cli.main(["evaluate", "--system", "personavoice", "--seeds", "3", "--json"]) == 0
-    assert asked == [own, [seed + 1 for seed in own], [seed + 2 for seed in own]]
+    systems = ["ground-truth", "personavoice"]  # a recording has no noise to draw again
+    assert cli.main(["evaluate", "--system", *systems, "--seeds", "3", "--json"]) == 0
+    later = [(["personavoice"], [seed + number for seed in own]) for number in (1, 2)]
+    assert asked == [(systems, own), *later]
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 

@@ -510,6 +510,15 @@ def test_other_seeds_are_rows_of_their_own_and_verified(place, monkeypatch):
         )
     rows = seeds.every(PROFILE, 20, **options)
     assert rows.groupby("try").size().tolist() == [20, 20, 20]
+    table = seeds.by_seed(rows)
+    errors = table.query("metric == 'wer' and stratum == 'long'").iloc[0]
+    by_hand = rows[rows["bucket"] == "long"].groupby("try")["wer"].mean()
+    assert [errors[f"seed +{k}"] for k in range(3)] == pytest.approx(by_hand.tolist())
+    assert errors["sd"] == pytest.approx(np.std(by_hand, ddof=1))
+    louder = table.assign(sd=1.0, half_interval=0.5)
+    assert "as much as which speakers" in seeds.by_seed_text(louder, "hum")
+    assert "less than which speakers" in seeds.by_seed_text(louder.assign(half_interval=2.0), "hum")
+    assert "pvlib evaluate --seeds" in seeds.by_seed_text(seeds.by_seed(None))
     kept = [row_files.committed(f"mini/seed-{number}")["seed"] for number in (1, 2)]
     own = row_files.committed("mini")["seed"]
     assert [(k - own).unique().tolist() for k in kept] == [[1], [2]]
