@@ -130,14 +130,10 @@ def by_seed_text(table: pd.DataFrame, system: str = SYSTEM) -> str:
     line = own.iloc[0]
     told = ", ".join(f"{line[name]:.3f}" for name in table.columns if name.startswith("seed +"))
     less = line["sd"] < line["half_interval"]
-    verdict = (
-        "which speakers are asked weighs more than the noise"
-        if less
-        else "the noise weighs as much as the speakers"
-    )
+    verdict = "less than which speakers are asked" if less else "as much as which speakers are asked"
     return (
-        f"The whole study from {MAIN_COUNT} draws of noise: `{system}` has a mean word error rate of {told}, a standard "
-        f"deviation of {line['sd']:.3f} beside half an interval over speakers of {line['half_interval']:.3f}: "
+        f"The whole study from {MAIN_COUNT} draws of noise: `{system}` has a mean word error rate of {told}; standard "
+        f"deviation {line['sd']:.3f}, half of the interval over speakers {line['half_interval']:.3f}. The noise weighs "
         f"**{verdict}**."
     )
 
