@@ -1,11 +1,14 @@
-"""What every test shares: two threads or OMP_NUM_THREADS, a plotting backend without a window, quiet third parties."""
+"""What every test shares: threads, a plotting backend without a window, quiet third parties.
+
+Threads are OMP_NUM_THREADS; by default one in each of the processes of `make test`, two in a process alone.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["MPLBACKEND"] = "Agg"
 

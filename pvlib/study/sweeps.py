@@ -21,7 +21,7 @@ STEPS = (4, 8, 16, 32)
 GUIDANCE = (1.5, 2.5, 3.5)
 SHARE = 12  # one utterance in so many of the study is swept
 LEAST = 6  # but no fewer than this, and no more than half
-TIMED = 8  # utterances of each speed measurement, where the study has so many
+TIMED, TIMED_SHARE, TIMED_LEAST = 8, 20, 4  # utterances of each speed measurement: one in so many, within bounds
 
 
 def size(samples: int) -> int:
@@ -31,7 +31,7 @@ def size(samples: int) -> int:
 
 def timed(samples: int) -> int:
     """How many utterances each speed measurement takes of a study with `samples`, besides the one to warm up."""
-    return min(TIMED, max(1, samples - 1))
+    return min(TIMED, max(TIMED_LEAST, samples // TIMED_SHARE), max(1, samples - 1))
 
 
 def variant(profile: Profile, steps: int, guidance: float) -> str:
