@@ -39,6 +39,7 @@ TAKEN_UP = (  # can begin at their embedded weights
     "recognizer",
     "vocoder",
     "sv2tts-synthesizer",
+    "sv2tts-vocoder",
 )
 SCALED = (*TAKEN_UP, "adapters")  # can take larger steps
 OUTPUT_FORMATS = (".wav", ".flac", ".ogg")

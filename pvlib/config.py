@@ -226,7 +226,7 @@ class WaveRNN:
     upsample_scales: tuple[int, ...] = (4, 8, 8)  # their product is the hop
     res_blocks: int = 4
     res_hidden: int = 64
-    sparsity: float = 0.75  # share of zeros in the recurrent weights at the end of training
+    sparsity: float = 0.5  # share of zeros in the recurrent weights at the end of training
     sparse_block: tuple[int, int] = (16, 1)  # weights that fall together (Kalchbrenner et al., 2018)
 
 

@@ -543,6 +543,22 @@ def test_a_resumed_run_equals_an_unbroken_one(toy_corpus, monkeypatch, tmp_path,
         assert torch.equal(value, unbroken[key]), key
 
 
+def test_a_pruned_wavernn_is_taken_up_whole_and_may_grow_again(toy_corpus, monkeypatch):
+    from pvlib.training import sv2tts_vocoder as trainer
+
+    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: {"dev": 0.0})
+    state = {**tiny("sv2tts-vocoder").state_dict()}
+    state["rnn1.weight_hh_l0"] = torch.zeros_like(state["rnn1.weight_hh_l0"])
+    weights.save("sv2tts-vocoder", TINY, state, {"steps": 5, "seconds": 1.0, "command": "before"})
+    trainer.train(TINY, steps=7, from_weights=True, larger=2)
+    card = weights.read_card("sv2tts-vocoder", TINY)
+    assert card["steps"] == 7 and card["command"].startswith("before; from step 5: ")
+    grown = weights.load(wavernn.build(TINY.sv2tts_vocoder), "sv2tts-vocoder", TINY).state_dict()
+    assert grown.keys() == state.keys()
+    kept = torch.load(paths.TRAINING / "sv2tts-vocoder/state.pt", weights_only=True)["parts"]["model"]
+    assert kept["rnn1.weight_hh_l0_orig"].abs().max() > 0
+
+
 def test_the_voices_of_a_split_are_made_once(toy_corpus, monkeypatch):
     from pvlib.training import sv2tts_common
 

@@ -162,16 +162,21 @@ class Run:
             self._forget(self.folder / name)
         return True
 
-    def take_up(self, profile: Profile) -> bool:
+    def take_up(
+        self,
+        profile: Profile,
+        renamed: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda weights: weights,
+    ) -> bool:
         """Begin at the embedded weights: their steps, seconds, commands and logs. The optimisers start anew.
 
-        For runs whose parts "model" and "ema" hold what is exported. Where there is a state, it is resumed. True.
+        For runs whose parts "model" and "ema" hold what is exported; renamed: from its names to those of the model in
+        training. Where there is a state, it is resumed. True.
         Raises WeightsError where the weights are missing, damaged or of another configuration, and as `resume` does.
         """
         if self.resume():
             return True
         path, card = hub.weights_path(self.name, profile), hub.read_card(self.name, profile)
-        weights = hub.read_weights(self.name, profile)
+        weights = renamed(hub.read_weights(self.name, profile))
         model, ema = self.parts["model"], self.parts["ema"]
         model.load_state_dict(model.state_dict() | weights)
         ema.load_state_dict({"shadow": weights, "updates": card["steps"]})

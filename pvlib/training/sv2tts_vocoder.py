@@ -1,7 +1,9 @@
 """Training of WaveRNN on the mini world: the next sample's two parts from the true past and the mel.
 
 Between a fifth and seven tenths of the run the smallest blocks of the recurrent weights are pruned away, more and
-more of them; what is left goes on learning.
+more of them; what is left goes on learning. A run taken up from embedded weights lets them all grow again before.
+Muon steps the matrices of the GRUs and of the layers around them: from one state, over the same 100 batches, the loss
+of the coarse part was lower by a tenth of a nat than with AdamW.
 """
 
 from __future__ import annotations
@@ -19,16 +21,16 @@ from pvlib.systems.sv2tts.synthesizer import scaled
 from pvlib.systems.sv2tts.vocoders import FoldedWaveRNN
 from pvlib.systems.sv2tts.wavernn import CONTEXT
 from pvlib.training import machine
-from pvlib.training.common import Ema, Run, TrainingError, chosen_device
+from pvlib.training.common import Ema, Run, TrainingError, autocast, chosen_device, muon_and_adamw
 from pvlib.training.features import MelCache, mel_cache
 from pvlib.training.schedule import Schedule
 from pvlib.world import corpus as world
 
 NAME = "sv2tts-vocoder"
-STEPS = 6000
-BATCH = 48
+STEPS = 20_000
+BATCH = 16
 CROP_HOPS = 4  # 1,024 samples, 43 ms
-PEAK_RATE = 2e-3
+PEAK_RATE = 1e-3
 WARMUP = 100
 CLIP_NORM = 4.0
 THIN_EVERY = 20  # steps between two prunings
@@ -46,10 +48,13 @@ def train(
     threads: int | None = None,
     device: str | torch.device | None = None,
     limit: int | None = None,
+    from_weights: bool = False,
+    larger: int = 1,
 ) -> None:
     """Train, resuming where the last run stopped, and export at the end.
 
-    steps: in all, default STEPS; minutes: budget of this call; limit: first utterances only, for a trial.
+    steps: in all, default STEPS; minutes: budget of this call; limit: first utterances only, for a trial; larger: so
+    many times the usual rows in a step, for a GPU.
     Raises CorpusError without a corpus, TrainingError on a damaged or foreign state or too short utterances.
     """
     machine.prepare(threads)
@@ -57,23 +62,25 @@ def train(
     device = chosen_device(device)
     crops = Crops("train", limit)
     torch.manual_seed(profile.seed)
-    run, model, ema, optimizer = _parts(profile, device)
-    run.resume()
+    run, model, ema, optimizers = _parts(profile, device, larger)
+    run.take_up(profile, sparse.unsettle) if from_weights else run.resume()
     schedule = Schedule(run, steps=steps, minutes=minutes, peak=PEAK_RATE, warmup=WARMUP)
     config = profile.sv2tts_vocoder
 
     def step(index: int) -> dict[str, float]:
-        mel, parts = crops.batch(BATCH, np.random.default_rng([profile.seed, index]))
-        rate = schedule.apply(optimizer)
+        mel, parts = crops.batch(larger * BATCH, np.random.default_rng([profile.seed, index]))
+        rate = schedule.apply(*optimizers)
         share = sparse.schedule(schedule.progress, config.sparsity)
         if index % THIN_EVERY == 0 and share > 0:
             sparse.thin(model, share, config.sparse_block)
         model.train()
-        optimizer.zero_grad(set_to_none=True)
-        coarse, fine = losses(model, mel.to(device), parts.to(device))
+        model.zero_grad(set_to_none=True)
+        with autocast(device):
+            coarse, fine = losses(model, mel.to(device), parts.to(device))
         (coarse + fine).backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         ema.update()
         return {
             "coarse": coarse.detach(),
@@ -132,8 +139,8 @@ def losses(model: wavernn.WaveRNN, mel: Tensor, parts: Tensor) -> tuple[Tensor, 
     coarse, fine = model(mel, parts)
     cross_entropy = nn.functional.cross_entropy
     return (
-        cross_entropy(coarse.flatten(0, 1), parts[:, 1:, 0].flatten()),
-        cross_entropy(fine.flatten(0, 1), parts[:, 1:, 1].flatten()),
+        cross_entropy(coarse.flatten(0, 1).float(), parts[:, 1:, 0].flatten()),
+        cross_entropy(fine.flatten(0, 1).float(), parts[:, 1:, 1].flatten()),
     )
 
 
@@ -178,13 +185,18 @@ def evaluate(profile: Profile, model: wavernn.WaveRNN, ema: Ema, copies: int = 0
     }
 
 
-def _parts(profile: Profile, device: torch.device) -> tuple[Run, wavernn.WaveRNN, Ema, torch.optim.Optimizer]:
+def _parts(
+    profile: Profile, device: torch.device, larger: int = 1
+) -> tuple[Run, wavernn.WaveRNN, Ema, tuple[torch.optim.Optimizer, ...]]:
     model = wavernn.build(profile.sv2tts_vocoder).to(device)
     sparse.attach(model)
     ema = Ema(model, 0.998)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=1e-6)
-    parts = {"model": model, "ema": ema, "optimizer": optimizer}
-    return Run(NAME, parts, config=profile.sv2tts_vocoder), model, ema, optimizer
+    ends = ("drawn.", "fc3.", "fine2.")  # what reads and writes the 256 values
+    matrices = [w for name, w in model.named_parameters() if w.ndim == 2 and not name.startswith(ends)]
+    muon, adam = muon_and_adamw(matrices, model.parameters(), PEAK_RATE, (0.9, 0.99))
+    parts = {"model": model, "ema": ema, "muon": muon, "adam": adam}
+    run = Run(NAME, parts, config=profile.sv2tts_vocoder, larger=larger)
+    return run, model, ema, (muon, adam)
 
 
 def _export(run: Run, profile: Profile, model: wavernn.WaveRNN, ema: Ema) -> None:

@@ -71,6 +71,15 @@ def settle(state: dict[str, Tensor], masks: dict[str, Tensor] | None = None) -> 
     return made
 
 
+def unsettle(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """An ordinary state under the names of an attached network, with nothing pruned: zeros may grow again."""
+    made = dict(state)
+    for module, name in WEIGHTS:
+        made[f"{module}.{name}_orig"] = weight = made.pop(f"{module}.{name}")
+        made[f"{module}.{name}_mask"] = torch.ones_like(weight)
+    return made
+
+
 def share_of_zeros(state: dict[str, Tensor]) -> float:
     """Share of zeros among the recurrent weights of an ordinary state."""
     found = [state[f"{module}.{name}"] for module, name in WEIGHTS]
