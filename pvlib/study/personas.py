@@ -107,7 +107,7 @@ def radar(personas: Mapping[str, Mapping[str, float]]) -> Figure:
 
     personas: name -> trait -> -1..1.
     """
-    figure = Figure(figsize=(5.2, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.6, 4.4), layout="constrained")
     ax = figure.add_subplot(projection="polar")
     angles = np.linspace(0, 2 * np.pi, len(TRAITS), endpoint=False)
     closed = np.append(angles, angles[0])
@@ -121,12 +121,15 @@ def radar(personas: Mapping[str, Mapping[str, float]]) -> Figure:
     ax.set_theta_offset(np.pi / 2)
     ax.set_theta_direction(-1)
     ax.set_xticks(angles, TRAITS)
-    ax.tick_params(axis="x", pad=16, labelsize=8.5)
+    ax.tick_params(axis="x", pad=5, labelsize=8.5)
+    for label, angle in zip(ax.get_xticklabels(), angles, strict=True):  # outwards, clear of the ring
+        side = round(np.sin(angle), 3)
+        label.set_horizontalalignment("left" if side > 0 else "right" if side < 0 else "center")
     ax.set_ylim(-1, 1)
     ax.set_yticks([-0.5, 0, 0.5], ["-0.5", "0", "0.5"], fontsize=7)
-    ax.set_title("Big Five traits, -1 (centre) to 1", fontsize=9, pad=18)
+    ax.set_title("Big Five traits, -1 (centre) to 1", fontsize=9, pad=14)
     if len(personas) > 1:
-        figure.legend(loc="outside right upper", fontsize=8)
+        figure.legend(loc="outside lower center", ncols=min(3, len(personas)), fontsize=8)
     return figure
 
 
