@@ -47,11 +47,16 @@ def test_a_falling_loss_is_told_from_a_flat_one():
     assert "still learning" in learning.trend("m", falling)
     assert "would bring little" in learning.trend("m", pd.DataFrame({"mel": [0.2] * 40}))
     assert "too few" in learning.trend("m", falling.head(4))
+    with pytest.raises(ValueError, match="columns rate has none of mel"):
+        learning.trend("m", pd.DataFrame({"rate": [1.0] * 40}))
 
 
 def test_every_embedded_model_has_its_log(tmp_path):
-    logs = {model: learning.log(MINI, model) for model in learning.MODELS}
-    found = {model: learning.log(MINI, model, "dev") for model in learning.MODELS}
+    names = learning.trained(MINI)
+    assert set(learning.MODELS) <= set(names)
+    assert set(learning.overview(MINI)["model"]) == set(names)
+    logs = {model: learning.log(MINI, model) for model in names}
+    found = {model: learning.log(MINI, model, "dev") for model in names}
     for model, log in logs.items():
         assert log["step"].iloc[-1] <= hub.read_card(model, MINI)["steps"] < log["step"].iloc[-1] + 100
     keep(plots.learning(logs, found), "curves", tmp_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jiwer
 import numpy as np
 import pandas as pd
@@ -11,6 +13,30 @@ from pvlib.config import Profile
 from pvlib.metrics.wer import normalise
 
 MODELS = ("recognizer", "speaker_encoder", "vocoder", "backbone")
+LATER = (
+    "adapters",
+    "duration-predictor",
+    *hub.SV2TTS_NAMES,
+    hub.BACKBONE_PADDED,
+)  # those that need one of these
+LOSSES = {
+    "mel": "log-mel loss",
+    "coarse": "nats per sample",
+    "loss": "loss",
+}  # the first that a log has tells most
+
+
+def trained(profile: Profile, names: Sequence[str] = (*MODELS, *LATER)) -> list[str]:
+    """Those of some models that a profile has weights of."""
+    return [name for name in names if hub.weights_path(name, profile).is_file()]
+
+
+def loss_of(log: pd.DataFrame) -> str:
+    """The column of a training log that tells most. Raises ValueError where there is none."""
+    for name in LOSSES:
+        if name in log:
+            return name
+    raise ValueError(f"a training log with the columns {', '.join(log)} has none of {', '.join(LOSSES)}")
 
 
 def log(profile: Profile, model: str, kind: str = "log") -> pd.DataFrame:
@@ -31,7 +57,7 @@ def log(profile: Profile, model: str, kind: str = "log") -> pd.DataFrame:
 def overview(profile: Profile) -> pd.DataFrame:
     """One line per model, from its card: steps, minutes, hours of speech, megabytes."""
     lines = []
-    for model in MODELS:
+    for model in trained(profile):
         card = hub.read_card(model, profile)
         lines.append(
             {
@@ -77,7 +103,7 @@ def worst_words(lost: pd.DataFrame, least: int = 5, count: int = 10) -> pd.DataF
 
 def trend(model: str, log: pd.DataFrame) -> str:
     """One sentence: how the loss moved over the last quarter of the steps against the quarter before it."""
-    loss = "loss" if "loss" in log else "mel"
+    loss = loss_of(log)
     quarter = len(log) // 4
     if quarter < 2:
         return f"`{model}`: too few lines in the log to speak of a trend."

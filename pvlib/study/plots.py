@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from pvlib.metrics.cfr import THRESHOLD
+from pvlib.study.learning import LOSSES, loss_of
 from pvlib.study.look import look, ordered, styled
 from pvlib.study.measure import in_stratum
 from pvlib.systems import CONTROLS
@@ -258,16 +259,16 @@ def demo(table: pd.DataFrame) -> Figure:
 def learning(logs: dict[str, pd.DataFrame], found: dict[str, pd.DataFrame]) -> Figure:
     """Losses against minutes of training, one panel per model, and below what evaluations on the dev split found.
 
-    logs: columns minutes and the losses; found: columns minutes and shares between 0 and 1, or an empty frame.
+    logs: columns minutes and the losses (`learning.LOSSES`); found: columns minutes and what was found, or none.
     """
     figure = Figure(figsize=(2.9 * len(logs), 4.6))
     axes = figure.subplots(2, len(logs), squeeze=False, sharex="col")
     for column, (model, log) in enumerate(logs.items()):
         upper, lower = axes[:, column]
         upper.set_title(model.replace("_", " "))
-        for loss in [name for name in ("loss", "mel") if name in log]:
-            upper.plot(log["minutes"], log[loss], color="#0072b2", linewidth=0.9)
-            upper.set_ylabel("log-mel loss" if loss == "mel" else "loss")
+        loss = loss_of(log)
+        upper.plot(log["minutes"], log[loss], color="#0072b2", linewidth=0.9)
+        upper.set_ylabel(LOSSES[loss])
         upper.set_yscale("log")
         upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         upper.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
