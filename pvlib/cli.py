@@ -392,6 +392,12 @@ def reproduce(arguments: argparse.Namespace) -> None:
         help="each utterance with so many seeds: its own, and those that follow it (default: 1); the controls, which "
         "draw no noise, with one",
     ),
+    argument(
+        "--notebooks",
+        nargs="+",
+        metavar="NAME",
+        help="the rows that these notebooks read, by name or number; instead of --system and what goes with it",
+    ),
     PROFILE,
     SAMPLES,
     JOBS,
@@ -408,6 +414,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     error in one ends all, and the same command goes on from the finished rows. Several hosts need the same checkout and
     one shared folder, named by PVLIB_BUILD."""
     profile = _profile(arguments.profile)
+    if arguments.notebooks:
+        _evaluate_notebooks(arguments, profile)
+        return
     other: dict[str, Any] = {}
     if arguments.recordings is not None:
         if arguments.manifest is not None or arguments.jobs > 1:
@@ -424,8 +433,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         from pvlib.study import manifest as manifests
 
         other["manifest"] = manifests.read(arguments.manifest)
-    if (launched := _launched()) and arguments.jobs > 1:
-        raise CommandError("--jobs starts processes itself; leave it out under torchrun or accelerate")
+    launched = _launched(arguments.jobs)
     from pvlib import systems
 
     names = arguments.system
@@ -468,6 +476,30 @@ def evaluate(arguments: argparse.Namespace) -> None:
         _show_rows(rows, arguments.json)
 
 
+def _evaluate_notebooks(arguments: argparse.Namespace, profile: Profile) -> None:
+    if arguments.system or arguments.all or arguments.manifest or arguments.recordings or arguments.seeds > 1:
+        raise CommandError(
+            "--notebooks: without --system, --all, --manifest, --recordings and --seeds, please"
+        )
+    _check_samples(arguments.samples, profile)
+    from pvlib.study import ranks, reproduce
+
+    names, samples = reproduce.choose(arguments.notebooks), arguments.samples or profile.default_samples
+    if _launched(arguments.jobs):
+        with ranks.join() as shared:
+            rows = reproduce.make_rows(profile, samples, names, ranks=shared)
+        if not shared.first:
+            return
+    else:
+        if arguments.jobs > 1:
+            from pvlib.study import launch
+
+            launch.rows(arguments.jobs, profile.name, samples, names)
+        rows = reproduce.make_rows(profile, samples, names)
+    if rows is not None:
+        _show_rows(rows, arguments.json)
+
+
 def _show_rows(rows: pd.DataFrame, as_json: bool) -> None:
     from pvlib.study import tables
 
@@ -477,9 +509,15 @@ def _show_rows(rows: pd.DataFrame, as_json: bool) -> None:
         print(tables.markdown(tables.key_results(rows)))
 
 
-def _launched() -> bool:
-    """Whether a launcher such as torchrun started this process as one of several."""
-    return bool(os.environ.get("RANK")) and os.environ.get("WORLD_SIZE", "1") != "1"
+def _launched(jobs: int = 1) -> bool:
+    """Whether a launcher such as torchrun started this process as one of several; `jobs` asks for another launcher.
+
+    Raises CommandError on both at once.
+    """
+    launched = bool(os.environ.get("RANK")) and os.environ.get("WORLD_SIZE", "1") != "1"
+    if launched and jobs > 1:
+        raise CommandError("--jobs starts processes itself; leave it out under torchrun or accelerate")
+    return launched
 
 
 @command(

@@ -379,29 +379,52 @@ def calls(monkeypatch):
         shared.append((jobs, manifest, list(names), samples))
 
     def evaluated(profile, names, samples=None, *, manifest=None, **options):
-        own.append((1, manifest.name if manifest else "", list(names), samples))
+        own.append((manifest.name if manifest else "", list(names), samples))
 
     monkeypatch.setattr(launch, "evaluate", launched)
+    monkeypatch.setattr(launch, "rows", lambda *asked: shared.append(asked))
     monkeypatch.setattr(reproduce, "evaluate", evaluated)
     monkeypatch.setattr(sweeps, "speeds", lambda *a, **k: None)
     return shared, own
 
 
-def test_jobs_share_all_rows_that_notebooks_read(calls, monkeypatch):
-    shared, own = calls
+NAMES = ["07_ablations", "09_pareto_frontier", "13_beyond_the_paper"]
+
+
+@pytest.fixture
+def read_by_notebooks(monkeypatch) -> list[tuple]:
+    """Manifest, systems and utterances of the studies that `NAMES` read, of forty utterances."""
     monkeypatch.setitem(reproduce.NOTEBOOKS, "09_pareto_frontier", reproduce.Needs(sweep=True))
-    reproduce.prepare(
-        MINI, 40, ["07_ablations", "09_pareto_frontier", "13_beyond_the_paper", "00_start_here"], jobs=3
-    )
     main = systems.present(MINI, systems.MAIN)
-    assert shared == [
-        (3, "", main, 40),
-        (3, "", [sweeps.variant(MINI, *pair) for pair in sweeps.grid()], sweeps.size(40)),
-        (3, "", ablations.system_names(MINI), 3),
-        (3, "mini-ultra-short", short_texts.system_names(), 16),
+    return [
+        ("", main, 40),
+        ("", [sweeps.variant(MINI, *pair) for pair in sweeps.grid()], sweeps.size(40)),
+        ("", ablations.system_names(MINI), 3),
+        ("mini-ultra-short", short_texts.system_names(), 16),
     ]
-    demo = (1, "demo", list(reproduce.DEMO_SYSTEMS), None)
-    assert own == [*((1, *rest) for _, *rest in shared), demo]
+
+
+def test_jobs_share_all_rows_that_notebooks_read(calls, read_by_notebooks):
+    shared, own = calls
+    names = [*NAMES, "00_start_here"]
+    reproduce.prepare(MINI, 40, names, jobs=3)
+    assert shared == [(3, "mini", 40, names)]  # processes start once
+    assert own == [*read_by_notebooks, ("demo", list(reproduce.DEMO_SYSTEMS), None)]
+    shared.clear()
+    reproduce.prepare(MINI, 40, ["02_oes_and_film"], jobs=3)
+    assert not shared  # nothing to share
+
+
+def test_evaluate_makes_the_rows_of_notebooks(calls, read_by_notebooks, monkeypatch, capsys):
+    shared, own = calls
+    monkeypatch.setattr(cli, "_show_rows", lambda *given: None)
+    command = ["evaluate", "--notebooks", "07", "09", "13", "--samples", "40"]
+    assert cli.main(command) == 0
+    assert own == read_by_notebooks and not shared
+    assert cli.main([*command, "--jobs", "2"]) == 0
+    assert shared == [(2, "mini", 40, NAMES)] and own == 2 * read_by_notebooks
+    assert cli.main([*command, "--all"]) == 2
+    assert "--notebooks: without" in capsys.readouterr().err
 
 
 def test_evaluate_takes_another_manifest_without_the_controls(calls, capsys):

@@ -87,6 +87,12 @@ def evaluate(
     launch(jobs, arguments, quiet=quiet)
 
 
+def rows(jobs: int, profile: str, samples: int, notebooks: Iterable[str]) -> None:
+    """All rows that notebooks read, in `jobs` processes that start once for all of them. Raises as `launch`."""
+    arguments = ["evaluate", "--profile", profile, "--samples", str(samples), "--notebooks", *notebooks]
+    launch(jobs, arguments, quiet=True)
+
+
 @contextmanager
 def _prepared(jobs: int) -> Iterator[None]:
     """Threads shared out; the launcher's own log is silent."""

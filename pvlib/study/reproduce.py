@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
@@ -37,6 +38,7 @@ from pvlib.study import manifest as manifests
 from pvlib.study import rows as row_files
 from pvlib.study.evaluate import evaluate, finished
 from pvlib.study.manifest import Manifest
+from pvlib.study.ranks import Ranks
 from pvlib.study.rows import write_text
 from pvlib.study.rtf import measure_speed
 
@@ -218,6 +220,26 @@ def studies(profile: Profile, samples: int, needs: Sequence[Needs]) -> list[Stud
     return asked
 
 
+def make_rows(
+    profile: Profile,
+    samples: int,
+    names: Sequence[str],
+    *,
+    ranks: Ranks | None = None,
+    progress: bool = True,
+) -> pd.DataFrame | None:
+    """All rows that notebooks read; returns those of the key results, where any notebook reads them.
+
+    ranks: the processes that share the work (see `evaluate`).
+    """
+    table = None
+    for study in studies(profile, samples, [NOTEBOOKS[name] for name in names]):
+        options = {"manifest": study.manifest, "progress": progress, "ranks": ranks}
+        made = evaluate(profile, study.systems, study.samples, **options)
+        table = made if study.table else table
+    return table
+
+
 def prepare(
     profile: Profile, samples: int, names: Sequence[str], *, jobs: int = 1, progress: bool = True
 ) -> str:
@@ -226,21 +248,10 @@ def prepare(
     jobs: processes that share the rows; speed is always measured in one.
     """
     needs = [NOTEBOOKS[name] for name in names]
-    asked = studies(profile, samples, needs)
-    rows = demo = speed = None
-    if jobs > 1:  # what they leave is found below
-        for study in asked:
-            launch.evaluate(
-                jobs,
-                profile.name,
-                study.systems,
-                study.samples,
-                manifest=study.manifest.name if study.manifest else "",
-                quiet=True,
-            )
-    for study in asked:
-        made = evaluate(profile, study.systems, study.samples, manifest=study.manifest, progress=progress)
-        rows = made if study.table else rows
+    demo = speed = None
+    if jobs > 1 and studies(profile, samples, needs):
+        launch.rows(jobs, profile.name, samples, names)  # what they leave is found below
+    rows = make_rows(profile, samples, names, progress=progress)
     if any(need.demo for need in needs):
         demo = evaluate(profile, DEMO_SYSTEMS, manifest=manifests.demo(), progress=progress)
     if any(need.speed for need in needs):
