@@ -15,6 +15,7 @@ import tempfile
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pvlib.config import Profile
+    from pvlib.study.ranks import Ranks
 
 SV2TTS = ("sv2tts-encoder", "sv2tts-synthesizer", "sv2tts-vocoder")
 SHARES = {
@@ -417,7 +419,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.notebooks:
         _evaluate_notebooks(arguments, profile)
         return
-    other: dict[str, Any] = {}
+    launched = _launched(arguments.jobs)
+    from pvlib import systems
+    from pvlib.study import manifest as manifests
+
     if arguments.recordings is not None:
         if arguments.manifest is not None or arguments.jobs > 1:
             raise CommandError(
@@ -425,23 +430,18 @@ def evaluate(arguments: argparse.Namespace) -> None:
             )
         from pvlib.study import recordings
 
-        other["manifest"] = recordings.manifest(arguments.recordings, profile)
-        arguments.samples = arguments.samples or len(other["manifest"].table)
-    elif arguments.manifest is None:
-        _check_samples(arguments.samples, profile)
+        manifest = recordings.manifest(arguments.recordings, profile)
+        arguments.samples = arguments.samples or len(manifest.table)
     else:
-        from pvlib.study import manifest as manifests
-
-        other["manifest"] = manifests.read(arguments.manifest)
-    launched = _launched(arguments.jobs)
-    from pvlib import systems
-
+        if arguments.manifest is None:
+            _check_samples(arguments.samples, profile)
+        manifest = manifests.read(arguments.manifest or profile.manifest)
     names = arguments.system
     if not names:
         for name, reason in systems.absent(profile, systems.MAIN).items():
             print(f"pvlib: {name} is left out: {reason}", file=sys.stderr)
         names = systems.present(profile, systems.MAIN)
-        if other and not other["manifest"].table["audio"].all():  # nothing for the controls to play
+        if not manifest.table["audio"].all():  # nothing for the controls to play
             names = [name for name in names if name not in systems.CONTROLS]
     names = list(names)
     if arguments.all:
@@ -457,23 +457,15 @@ def evaluate(arguments: argparse.Namespace) -> None:
         launch.evaluate(arguments.jobs, profile.name, names, arguments.samples, **options)
         return
     from pvlib.study import evaluate as study
-    from pvlib.study import manifest as manifests
-    from pvlib.study import ranks
 
-    manifest = other["manifest"] if other else manifests.read(profile.manifest)
     again = [(manifest, names)]  # another seed changes nothing where no noise is drawn
     noisy = [name for name in names if name not in systems.CONTROLS]
     again += [(manifest.reseeded(number), noisy) for number in range(1, arguments.seeds) if noisy]
-    if not launched:
+    with _shared(launched) as ranks:
         for one, own in again:
-            _show_rows(study.evaluate(profile, own, arguments.samples, manifest=one), arguments.json)
-        return
-    with ranks.join() as shared:
-        tables = [
-            study.evaluate(profile, own, arguments.samples, manifest=one, ranks=shared) for one, own in again
-        ]
-    for rows in tables if shared.first else ():
-        _show_rows(rows, arguments.json)
+            rows = study.evaluate(profile, own, arguments.samples, manifest=one, ranks=ranks)
+            if ranks is None or ranks.first:
+                _show_rows(rows, arguments.json)
 
 
 def _evaluate_notebooks(arguments: argparse.Namespace, profile: Profile) -> None:
@@ -482,22 +474,23 @@ def _evaluate_notebooks(arguments: argparse.Namespace, profile: Profile) -> None
             "--notebooks: without --system, --all, --manifest, --recordings and --seeds, please"
         )
     _check_samples(arguments.samples, profile)
-    from pvlib.study import ranks, reproduce
+    from pvlib.study import launch, reproduce
 
     names, samples = reproduce.choose(arguments.notebooks), arguments.samples or profile.default_samples
-    if _launched(arguments.jobs):
-        with ranks.join() as shared:
-            rows = reproduce.make_rows(profile, samples, names, ranks=shared)
-        if not shared.first:
-            return
-    else:
-        if arguments.jobs > 1:
-            from pvlib.study import launch
-
-            launch.rows(arguments.jobs, profile.name, samples, names)
-        rows = reproduce.make_rows(profile, samples, names)
-    if rows is not None:
+    launched = _launched(arguments.jobs)
+    if arguments.jobs > 1:
+        launch.rows(arguments.jobs, profile.name, samples, names)
+    with _shared(launched) as ranks:
+        rows = reproduce.make_rows(profile, samples, names, ranks=ranks)
+    if rows is not None and (ranks is None or ranks.first):
         _show_rows(rows, arguments.json)
+
+
+def _shared(launched: bool) -> AbstractContextManager[Ranks | None]:
+    """This process as one of those that a launcher started, or None where it works alone."""
+    from pvlib.study import ranks
+
+    return ranks.join() if launched else nullcontext()
 
 
 def _show_rows(rows: pd.DataFrame, as_json: bool) -> None:

@@ -191,7 +191,7 @@ def test_evaluate_takes_all_variants_along(monkeypatch, capsys):
 
     asked = []
 
-    def rows(profile, names, samples, manifest):
+    def rows(profile, names, samples, manifest, ranks):
         asked.append((list(names), samples))
         return pd.DataFrame({"system": ["personavoice"]})
 
@@ -210,7 +210,7 @@ def test_evaluate_says_every_utterance_with_several_seeds(monkeypatch, capsys):
     monkeypatch.setattr(
         evaluate,
         "evaluate",
-        lambda profile, names, samples, manifest: (
+        lambda profile, names, samples, manifest, ranks: (
             asked.append((names, manifest.table["seed"].tolist())) or pd.DataFrame({"system": ["a"]})
         ),
     )
