@@ -216,7 +216,7 @@ def studies(profile: Profile, samples: int, needs: Sequence[Needs]) -> list[Stud
     if profile.ultra_short and any(need.short for need in needs):
         texts = short_texts.read(profile)
         count = short_texts.size(profile, samples, len(texts.table))
-        asked.append(Study(short_texts.system_names(), count, texts))
+        asked.append(Study(short_texts.system_names(profile), count, texts))
     return asked
 
 
@@ -336,7 +336,7 @@ def record_run(executed: dict[str, NotebookNode], profile: Profile, samples: int
             provenance.record(profile, noisy, samples, manifest=other, part=part)
     if profile.ultra_short and any(NOTEBOOKS[name].short for name in executed):
         texts = short_texts.read(profile)
-        provenance.record(profile, short_texts.system_names(), len(texts.table), manifest=texts)
+        provenance.record(profile, short_texts.system_names(profile), len(texts.table), manifest=texts)
     for name, notebook in executed.items():
         write_text(paths.NOTEBOOKS / f"{name}.ipynb", nbformat.writes(normalise(notebook)) + "\n")
     paths.FIGURES.mkdir(exist_ok=True)

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from pvlib import laag
+from pvlib import hub, laag, systems
 from pvlib.audio import HOP_LENGTH, SAMPLE_RATE, AudioError
 from pvlib.config import ConfigError, Profile, get_profile
 from pvlib.metrics.cfr import catastrophic
@@ -33,13 +33,21 @@ from pvlib.voice import Job, PersonaVoice
 NOTEBOOK = "13"
 BASELINE, PIPELINE = "f5-official", "personavoice"
 ORACLE, REMEDY = "true duration", "letter durations"  # short names in `data/claims.yaml`
-NAMES = (BASELINE, PIPELINE, ORACLE, REMEDY)
+PADDED, PADDED_ORACLE = (
+    "padded text",
+    "padded text, true duration",
+)  # by the second backbone, where it is trained
+NAMES = (BASELINE, PIPELINE, ORACLE, REMEDY, PADDED, PADDED_ORACLE)
 PAIRS = (  # what is changed, against what: one thing at a time, then the remedy against the official flow
     (ORACLE, PIPELINE),
     (REMEDY, PIPELINE),
     (REMEDY, ORACLE),
     (PIPELINE, BASELINE),
     (REMEDY, BASELINE),
+)
+PADDED_PAIRS = (  # what the true length is worth where the model has to find the alignment, and what that costs
+    (PADDED_ORACLE, PADDED),
+    (PADDED_ORACLE, ORACLE),
 )
 METRICS = ("cfr", "wer_capped")
 STRATUM = "ultra-short"
@@ -61,10 +69,18 @@ def size(profile: Profile, samples: int, utterances: int) -> int:
     return utterances if samples >= profile.samples else min(samples, DEFAULT, utterances)
 
 
-def system_names() -> list[str]:
-    """The systems that are compared, as `evaluate` takes them. Raises LedgerError."""
+def system_names(profile: Profile) -> list[str]:
+    """The systems that are compared, as `evaluate` takes them; without those a profile has no weights of.
+
+    Raises LedgerError.
+    """
+    return systems.present(profile, _systems())
+
+
+def _systems() -> list[str]:
+    """The systems of `NAMES`, in their order."""
     short = ledger.short_names()
-    if missing := [name for name in (ORACLE, REMEDY) if name not in short]:
+    if missing := [name for name in NAMES if name not in (*short, BASELINE, PIPELINE)]:
         raise ledger.LedgerError(f"data/claims.yaml has no system {missing[0]!r}; restore it with git")
     return [short.get(name, name) for name in NAMES]
 
@@ -94,7 +110,7 @@ def rows(
     texts = read(profile)
     count = utterances or size(profile, samples, len(texts.table))
     options = {"seed": seed, "manifest": texts, "judges": judges, "progress": progress}
-    return evaluate(profile, system_names(), count, **options)
+    return evaluate(profile, system_names(profile), count, **options)
 
 
 def finished(profile: Profile | str, samples: int, *, seed: int | None = None) -> pd.DataFrame | None:
@@ -104,12 +120,12 @@ def finished(profile: Profile | str, samples: int, *, seed: int | None = None) -
         return None
     texts = read(profile)
     count = size(profile, samples, len(texts.table))
-    return finished_rows(profile, system_names(), count, seed=seed, manifest=texts)
+    return finished_rows(profile, system_names(profile), count, seed=seed, manifest=texts)
 
 
 def named(rows: pd.DataFrame) -> pd.DataFrame:
     """The same rows under the short names of their systems."""
-    return rows.assign(system=rows["system"].replace(dict(zip(system_names(), NAMES, strict=True))))
+    return rows.assign(system=rows["system"].replace(dict(zip(_systems(), NAMES, strict=True))))
 
 
 # What was heard
@@ -147,7 +163,7 @@ def by_words(rows: pd.DataFrame, metric: str = "cfr") -> pd.DataFrame:
 
 
 def compare(rows: pd.DataFrame) -> pd.DataFrame:
-    """`PAIRS` on the same utterances, a line per pair and metric.
+    """`PAIRS` on the same utterances, a line per pair and metric; `PADDED_PAIRS` too where there are such rows.
 
     Columns: one, other, metric, n, mean_one, mean_other, difference (one - other) with a 95 % interval from resampled
     speakers (low, high), test, p, p_holm. Failures are tested by McNemar (mid-p), error rates by Wilcoxon, and Holm's
@@ -155,9 +171,11 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
     Raises ValueError where a system lacks an utterance.
     """
     own = named(rows)
+    present = set(own["system"])
+    pairs = [*PAIRS, *(pair for pair in PADDED_PAIRS if present.issuperset(pair))]
     lines = [
         _line(own[own["system"] == one], own[own["system"] == other], metric)
-        for one, other in PAIRS
+        for one, other in pairs
         for metric in METRICS
     ]
     found = pd.DataFrame(lines)
@@ -338,6 +356,31 @@ def remedy(compared: pd.DataFrame) -> str:
     return (
         f"`{REMEDY}` fails on {own:.1%}, `{BASELINE}` on {theirs:.1%} ({_difference(line)}); at most half as many, and "
         f"the difference shown: **{'reached' if reached else 'not reached'}**."
+    )
+
+
+def conditioning(compared: pd.DataFrame) -> str:
+    """Whether a wrong length hurts a model more that has to find the alignment: both backbones at the true length."""
+    if not (compared["one"] == PADDED_ORACLE).any():
+        return (
+            "Whether a wrong length hurts a model of padded text more is not asked: it has no weights "
+            f"(`pvlib train {hub.BACKBONE_PADDED}` makes them)."
+        )
+    own, ours = _pick(compared, PADDED_ORACLE, PADDED), _pick(compared, ORACLE, PIPELINE)
+    left = _pick(compared, PADDED_ORACLE, ORACLE)
+    if not _shown(own):
+        verdict = "its failures are not shown to be owed to the length"
+    elif own["difference"] < ours["low"]:
+        verdict = "a wrong length hurts it more than ours"
+    elif own["difference"] > ours["high"]:
+        verdict = "a wrong length hurts it less than ours"
+    else:
+        verdict = "a wrong length hurts it about as much as ours"
+    rest = "fails more" if _shown(left) and left["difference"] > 0 else "is not shown to fail more"
+    return (
+        f"With padded text and a smaller backbone, the true length changes failures from {own['mean_other']:.1%} to "
+        f"{own['mean_one']:.1%} ({_difference(own)}); with ours by {ours['difference']:+.1%}: **{verdict}**. At the "
+        f"true length it {rest} than ours ({_difference(left)})."
     )
 
 
