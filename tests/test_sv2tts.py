@@ -600,6 +600,17 @@ def test_the_guide_follows_the_true_words(toy_corpus, monkeypatch):
     assert (np.diff(path[:26].numpy()) >= 0).all() and path[0] == 0 and path[25] == 6
 
 
+def test_whole_decoder_steps_are_forgotten_and_the_loss_is_still_of_the_truth():
+    from pvlib.training import sv2tts_synthesizer
+
+    mel = torch.rand(3, 400, 100) + 1
+    past = sv2tts_synthesizer.forget(mel, 4, 0.4, torch.Generator().manual_seed(0))
+    gone = (past == 0).all(-1).unflatten(1, (-1, 4))
+    assert (gone.all(-1) == gone.any(-1)).all() and 0.3 < gone.float().mean() < 0.5
+    assert torch.equal(past[past != 0], mel[past != 0])
+    assert torch.equal(sv2tts_synthesizer.forget(mel, 4, 0.0, torch.Generator()), mel)
+
+
 def test_training_refuses_what_it_cannot_use(toy_corpus, monkeypatch):
     from pvlib.training import sv2tts_encoder, sv2tts_synthesizer, sv2tts_vocoder
     from pvlib.training.common import TrainingError
