@@ -362,9 +362,11 @@ def reproduce(arguments: argparse.Namespace) -> None:
     _check_samples(arguments.samples, profile)
     from pvlib.study import launch
     from pvlib.study import reproduce as study
+    from pvlib.training import speed
 
     jobs = arguments.jobs or launch.usual_jobs()
-    print(study.reproduce(profile.name, arguments.samples, arguments.record, arguments.only, jobs))
+    given = (profile.name, arguments.samples, arguments.record, arguments.only, jobs)
+    print(study.reproduce(*given, learning=speed.measured))
 
 
 @command(

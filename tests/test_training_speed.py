@@ -51,7 +51,26 @@ def test_each_variant_is_timed_and_the_shares_are_shares():
     assert kernels.loc["matrix products", "share"] > 0.05 and kernels["share"].is_monotonic_decreasing
     top, precision = speed.ceiling(SMALL, frames=2000, repeats=1)
     assert top > compared["frames_per_second"].iloc[0]
-    assert str(precision).removeprefix("torch.") in speed.told(compared, parts, (top, precision))
+    assert precision in (torch.bfloat16, torch.float32)
+
+
+def test_what_was_measured_is_kept_and_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed.paths, "WORKING_ROWS", tmp_path)
+    table = pd.DataFrame({"step": [0.5], "frames_per_second": [9_000.0], "cost": [1.0]}, index=[speed.USUAL])
+    shares = pd.DataFrame({"share": [0.6, 0.4]}, index=["backward", "flow"])
+    asked = []
+    monkeypatch.setattr(speed, "compare", lambda *_, **options: asked.append(options) or table)
+    monkeypatch.setattr(speed, "profiled", lambda *_: (shares, shares))
+    monkeypatch.setattr(speed, "ceiling", lambda *_: (30_000.0, torch.bfloat16))
+    first = speed.measured(SMALL, steps=2)
+    again = speed.measured(SMALL, steps=2)
+    assert len(asked) == 1 and asked[0]["steps"] == 2
+    pd.testing.assert_frame_equal(again.compared, table)
+    assert speed.told(again) == speed.told(first) and "9,000" in speed.told(again)
+    (tmp_path / "mini/training-speed.json").write_text("damaged")
+    speed.measured(SMALL, steps=2)
+    speed.measured(MINI, steps=2)  # another network
+    assert len(asked) == 3
 
 
 def test_the_target_is_told_as_met_or_missed():
@@ -61,5 +80,5 @@ def test_the_target_is_told_as_met_or_missed():
             {"step": [0.5, 1.0], "frames_per_second": [rate, 1.0], "cost": [1.0, 2.0]},
             index=[speed.USUAL, "all in fp32"],
         )
-        told = speed.told(table, parts, (30_000.0, torch.bfloat16))
+        told = speed.told(speed.Measured(2, table, parts, parts, 30_000.0, "bfloat16"))
         assert verdict in told and "all in fp32 2.00 times" in told and "`backward` takes 60%" in told

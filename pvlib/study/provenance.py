@@ -151,7 +151,7 @@ def _extras(
 def _speeds_csv(speeds: dict[str, Any]) -> str:
     host = speeds["machine"]
     table = pd.DataFrame(speeds["systems"].values())
-    table = table[["system", "median", "low", "high", "utterances", "failures"]]
+    table = table[["system", "median", "low", "high", "utterances", "failures", "threads"]]
     name = host["gpu"] or f"{host['cpu']}, {host['cores']} cores"
     return table.assign(machine=name).to_csv(index=False, float_format="%.4f", lineterminator="\n")
 

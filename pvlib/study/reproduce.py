@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,8 @@ class Needs:
     """What is computed, with a progress bar, before a notebook runs, so that the notebook only reads it.
 
     rows: of the systems of the tables; vocoders: of SV2TTS's other vocoders too. A system without weights is left out.
-    short: rows of the manifest of ultra-short texts, where the profile has one. embedded: it is about what only a
+    short: rows of the manifest of ultra-short texts, where the profile has one. learning: how quickly the backbone
+    learns. embedded: it is about what only a
     profile with embedded weights has, and is left out for others.
     """
 
@@ -68,6 +69,7 @@ class Needs:
     sweep: bool = False
     ablations: bool = False
     short: bool = False
+    learning: bool = False
     embedded: bool = False
 
 
@@ -86,7 +88,7 @@ NOTEBOOKS = {
     "11_sv2tts_in_three_networks": Needs(),
     "12_claims_ledger": Needs(rows=True, speed=True),
     "13_beyond_the_paper": Needs(rows=True, short=True, embedded=True),
-    "A1_how_the_models_learnt": Needs(rows=True, embedded=True),
+    "A1_how_the_models_learnt": Needs(rows=True, learning=True, embedded=True),
 }
 
 
@@ -241,11 +243,17 @@ def make_rows(
 
 
 def prepare(
-    profile: Profile, samples: int, names: Sequence[str], *, jobs: int = 1, progress: bool = True
+    profile: Profile,
+    samples: int,
+    names: Sequence[str],
+    *,
+    jobs: int = 1,
+    learning: Callable[..., object] | None = None,
+    progress: bool = True,
 ) -> str:
     """Compute what the chosen notebooks read. Returns the key-results table as HTML, "" where none reads rows.
 
-    jobs: processes that share the rows; speed is always measured in one.
+    jobs: processes that share the rows; speed is always measured in one. learning: see `reproduce`.
     """
     needs = [NOTEBOOKS[name] for name in names]
     demo = speed = None
@@ -258,6 +266,8 @@ def prepare(
         speed = measure_speed(profile, utterances=sweeps.timed(samples), progress=progress)["systems"]
     if any(need.sweep for need in needs):
         sweeps.speeds(profile, utterances=sweeps.timed(samples), progress=progress)
+    if learning is not None and any(need.learning for need in needs):
+        learning(profile, steps=sweeps.training_steps(profile, samples), progress=progress)
     return "" if rows is None else tables.html(tables.key_results(rows, speed, demo))
 
 
@@ -267,13 +277,15 @@ def reproduce(
     record: bool = False,
     only: str | Sequence[str] | None = None,
     jobs: int = 1,
+    learning: Callable[..., object] | None = None,
 ) -> Path:
     """Rows, notebooks and report of one profile; returns the report's entrance.
 
     samples: utterances of the study; by default the profile's own number, and all of them when recording.
     record: refresh what is committed (notebooks with outputs, figures, rows, the README's results block); only a
     complete run may do so. only: some notebooks, by name or number. jobs:
-    processes that share the synthesis, and notebooks that run at a time.
+    processes that share the synthesis, and notebooks that run at a time. learning: measures how quickly the backbone
+    learns (`training.speed.measured`, of a floor that this one does not see) before notebooks run side by side.
     Raises ReproduceError on a notebook that is unknown or fails and on an incomplete recorded run, and what the
     study raises (ConfigError, ManifestError, WeightsError, RowsError, RanksError).
     """
@@ -284,7 +296,7 @@ def reproduce(
     if record and (names != complete or samples != settings.samples):
         raise ReproduceError(f"a recorded run is complete: all notebooks and --samples {settings.samples}")
     started = time.monotonic()
-    table = prepare(settings, samples, names, jobs=jobs)
+    table = prepare(settings, samples, names, jobs=jobs, learning=learning)
     if record:
         world_figures.model_figures(settings)
     figures = paths.REPORT / "figures"

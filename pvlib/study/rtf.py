@@ -35,17 +35,18 @@ def measure_speed(
 ) -> dict[str, Any]:
     """Median and range of the real-time factor of each system; kept in `build/results/<profile>/rtf.json`.
 
-    Returns {"machine", "threads", "systems": {name: {"median", "low", "high", "utterances", "failures", "timings"}}}.
+    Returns {"machine", "systems": {name: {"threads", "median", "low", "high", "utterances", "failures", "timings"}}}.
     names: default those of `NAMES` that the profile has weights for.
-    A system that was measured on this machine with the same configuration, weights and sources is not measured
-    again unless `again` is set. Raises ManifestError, WeightsError, RowsError.
+    A system that was measured on this machine with the same configuration, weights and sources is not measured again
+    unless `again` is set, not even where fewer threads are left: a notebook that runs beside another would
+    measure both. Raises ManifestError, WeightsError, RowsError.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
     names = systems.present(profile, NAMES) if names is None else names
     manifest = manifest or manifests.read(profile.manifest)
     requests = manifest.requests(manifest.sample(utterances + 1, profile.seed))
     path = paths.WORKING_ROWS / profile.name / "rtf.json"
-    host = {"machine": machine(), "threads": torch.get_num_threads()}
+    host = {"machine": machine()}
     known = _known(path, host)
     for name in names:
         system = systems.create(name, profile, device) if isinstance(name, str) else name
@@ -55,7 +56,8 @@ def measure_speed(
         with tqdm(
             total=len(requests), desc=f"{system.name}, speed", unit="utterance", disable=not progress
         ) as bar:
-            known[system.name] = {"key": key, **benchmark(system, requests, progress=bar.update).to_dict()}
+            timed = benchmark(system, requests, progress=bar.update).to_dict()
+        known[system.name] = {"key": key, "threads": torch.get_num_threads(), **timed}
         write_text(path, json.dumps({**host, "systems": known}, indent=2) + "\n")
     return {**host, "systems": known}
 

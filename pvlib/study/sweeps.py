@@ -38,6 +38,11 @@ def timed(samples: int) -> int:
     return min(TIMED, max(TIMED_LEAST, samples // TIMED_SHARE), max(1, samples - 1))
 
 
+def training_steps(profile: Profile, samples: int) -> int:
+    """How many training steps each variant of `training.speed` is timed on, besides the one to warm up."""
+    return 5 if samples >= profile.samples else 1
+
+
 def variant(profile: Profile, steps: int, guidance: float) -> str:
     """The name of one point; the profile's own setting is the plain system, whose rows exist already."""
     own = profile.inference

@@ -7,11 +7,12 @@ said in it. Every variant takes the same batches in turn, so that a machine that
 from __future__ import annotations
 
 import gc
+import json
 import statistics
 import time
 import timeit
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pandas as pd
 import torch
@@ -19,10 +20,12 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from tqdm.auto import tqdm
 
-from pvlib import backbone, hub
+from pvlib import backbone, hub, paths
 from pvlib.audio import N_MELS
 from pvlib.config import MINI, Profile
+from pvlib.study import provenance, rows
 from pvlib.study.comparisons import many
+from pvlib.systems.fingerprint import digest, fingerprint
 from pvlib.training import backbone as trainer
 from pvlib.training import machine
 from pvlib.training.common import Ema
@@ -185,17 +188,58 @@ def ceiling(
     return frames / seconds, precision
 
 
-def told(compared: pd.DataFrame, parts: pd.DataFrame, top: tuple[float, torch.dtype]) -> str:
+@dataclass(frozen=True)
+class Measured:
+    """What `compare`, `profiled` and `ceiling` found on a machine with so many threads."""
+
+    threads: int
+    compared: pd.DataFrame
+    parts: pd.DataFrame
+    kernels: pd.DataFrame
+    ceiling: float
+    precision: str
+
+
+def measured(settings: Profile = MINI, *, steps: int = 3, progress: bool = True) -> Measured:
+    """All of it, kept in `build/results/<profile>/training-speed.json`.
+
+    What was measured on this machine with the same sources is not measured again, so that a notebook that runs beside
+    another one shows the numbers of a quiet machine. Raises as `compare`.
+    """
+    path = paths.WORKING_ROWS / settings.name / "training-speed.json"
+    sources = fingerprint(settings, modules=[trainer.__name__, __name__], weights=["recognizer"])
+    key = digest([provenance.machine(), sources, asdict(settings.backbone), steps])
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = {}
+    if not isinstance(content, dict) or content.get("key") != key:
+        compared = compare(settings, steps=steps, progress=progress)
+        parts, kernels = profiled(settings)
+        top, precision = ceiling(settings)
+        content = {"key": key, "threads": torch.get_num_threads(), "ceiling": top}
+        content |= {"precision": str(precision).removeprefix("torch.")}
+        tables = {"compared": compared, "parts": parts, "kernels": kernels}
+        content |= {name: table.to_dict(orient="index") for name, table in tables.items()}
+        rows.write_text(path, json.dumps(content, indent=2) + "\n")
+    tables = {
+        name: pd.DataFrame.from_dict(content[name], orient="index")
+        for name in ("compared", "parts", "kernels")
+    }
+    return Measured(content["threads"], **tables, ceiling=content["ceiling"], precision=content["precision"])
+
+
+def told(found: Measured) -> str:
     """In words: frames a second against the target and the `ceiling`, the dearest part, what each means is worth."""
+    compared, parts, threads = found.compared, found.parts, found.threads
     usual = compared.loc[USUAL]
     worth = ", ".join(
         f"{name} {line['cost']:.2f} times the step" for name, line in compared.drop(index=USUAL).iterrows()
     )
     met = "met" if usual["frames_per_second"] >= TARGET else "missed"
-    threads = torch.get_num_threads()
     return (
         f"The backbone learns from {usual['frames_per_second']:,.0f} mel frames a second with {threads} "
         f"{many(threads, 'thread')} (target on two cores: {TARGET:,}, **{met}**). The products of its linear layers "
-        f"alone, in {str(top[1]).removeprefix('torch.')}, would allow {top[0]:,.0f} on this processor. Of a step, "
+        f"alone, in {found.precision}, would allow {found.ceiling:,.0f} on this processor. Of a step, "
         f"`{parts['share'].idxmax()}` takes {parts['share'].max():.0%}. Otherwise: {worth}."
     )
