@@ -59,7 +59,8 @@ class Needs:
     rows: of the systems of the tables; vocoders: of SV2TTS's other vocoders too. A system without weights is left out.
     short: rows of the manifest of ultra-short texts, where the profile has one. learning: how quickly the backbone
     learns. embedded: it is about what only a
-    profile with embedded weights has, and is left out for others.
+    profile with embedded weights has, and is left out for others. recorded: whether it is part of the recorded run;
+    the others wait for weights.
     """
 
     rows: bool = False
@@ -71,6 +72,7 @@ class Needs:
     short: bool = False
     learning: bool = False
     embedded: bool = False
+    recorded: bool = True
 
 
 NOTEBOOKS = {
@@ -85,7 +87,7 @@ NOTEBOOKS = {
     "08_catastrophic_failures": Needs(rows=True),
     "09_pareto_frontier": Needs(rows=True, vocoders=True, speed=True, sweep=True),
     "10_waveforms_and_spectrograms": Needs(rows=True),
-    "11_sv2tts_in_three_networks": Needs(),
+    "11_sv2tts_in_three_networks": Needs(recorded=False),
     "12_claims_ledger": Needs(rows=True, speed=True),
     "13_beyond_the_paper": Needs(rows=True, short=True, embedded=True),
     "A1_how_the_models_learnt": Needs(rows=True, learning=True, embedded=True),
@@ -283,14 +285,18 @@ def reproduce(
 
     samples: utterances of the study; by default the profile's own number, and all of them when recording.
     record: refresh what is committed (notebooks with outputs, figures, rows, the README's results block); only a
-    complete run may do so. only: some notebooks, by name or number. jobs:
+    complete run of all notebooks that belong to it (`Needs`) may do so. only: some notebooks, by name or number. jobs:
     processes that share the synthesis, and notebooks that run at a time. learning: measures how quickly the backbone
     learns (`training.speed.measured`, of a floor that this one does not see) before notebooks run side by side.
     Raises ReproduceError on a notebook that is unknown or fails and on an incomplete recorded run, and what the
     study raises (ConfigError, ManifestError, WeightsError, RowsError, RanksError).
     """
     settings = get_profile(profile)
-    complete = [name for name, needs in NOTEBOOKS.items() if settings.embedded or not needs.embedded]
+    complete = [
+        name
+        for name, needs in NOTEBOOKS.items()
+        if (settings.embedded or not needs.embedded) and (needs.recorded or not record)
+    ]
     names = [name for name in choose(only) if name in complete]
     samples = samples or (settings.samples if record else settings.default_samples)
     if record and (names != complete or samples != settings.samples):
