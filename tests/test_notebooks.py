@@ -188,6 +188,26 @@ def test_a_failing_cell_is_named_and_what_ran_is_kept(tmp_path, monkeypatch):
     assert read(tmp_path / "out" / "broken.ipynb").cells[-1].outputs[0].text == "2\n"
 
 
+@pytest.mark.slow
+def test_a_control_is_run_headless_and_its_kernel_is_told_nothing(tmp_path, monkeypatch):
+    """nbclient's message to the kernel can swallow the answer that it waits for; see `reproduce.Engine`."""
+    sent = []
+    monkeypatch.setattr("nbclient.output_widget.OutputWidget.send", lambda self, data: sent.append(data))
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    source = "import ipywidgets\nipywidgets.interact(lambda x: print('shown', x, flush=True), x=(0, 3))\nprint('after')"
+    cells = [nbformat.v4.new_code_cell("y = 1"), nbformat.v4.new_code_cell(source)]
+    cells[0].metadata["tags"] = ["parameters"]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": reproduce.KERNEL})
+    nbformat.write(notebook, tmp_path / "control.ipynb")
+    made = reproduce.execute("control", {"y": 2}, tmp_path / "out")
+    outputs = made.cells[-1].outputs
+    assert [o.text for o in outputs if o.output_type == "stream"] == [
+        "after\n"
+    ]  # the rest is the control's own
+    assert any("widget-view" in kind for o in outputs for kind in o.get("data", {}))
+    assert not sent
+
+
 def test_notebooks_are_chosen_by_number_or_name_in_reading_order():
     assert reproduce.choose(None) == list(reproduce.NOTEBOOKS)
     assert reproduce.choose("06") == ["06_main_results"]

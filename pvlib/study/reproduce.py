@@ -17,6 +17,8 @@ import nbformat
 import pandas as pd
 import papermill
 from nbformat import NotebookNode
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
@@ -58,9 +60,8 @@ class Needs:
 
     rows: of the systems of the tables; vocoders: of SV2TTS's other vocoders too. A system without weights is left out.
     short: rows of the manifest of ultra-short texts, where the profile has one. learning: how quickly the backbone
-    learns. embedded: it is about what only a
-    profile with embedded weights has, and is left out for others. recorded: whether it is part of the recorded run;
-    the others wait for weights.
+    learns. embedded: it is about what only a profile with embedded weights has, and is left out for others. recorded:
+    whether it is part of the recorded run; the others wait for weights.
     """
 
     rows: bool = False
@@ -111,6 +112,31 @@ def choose(only: str | Sequence[str] | None) -> list[str]:
     return [name for name in NOTEBOOKS if name in chosen]
 
 
+class Engine(NBClientEngine):
+    """papermill's own engine, whose output widgets keep what they are shown and do not tell the kernel.
+
+    Nobody reads it there, and nbclient tells it through a shadow of the socket on which it waits for the kernel's
+    answer: when both happen at once the answer is never seen, and the notebook waits for ever.
+    """
+
+    @classmethod
+    def execute_managed_notebook(
+        cls, nb_man: NotebookExecutionManager, kernel_name: str, start_timeout: float = 60, **options: object
+    ) -> None:
+        """Run the cells in a fresh kernel."""
+        own = {key: value for key, value in options.items() if key in ("extra_arguments", "log_output")}
+        client = PapermillNotebookClient(
+            nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=None, **own
+        )
+        for widgets in client.widget_registry.values():
+            for model, shown in widgets.items():
+                widgets[model] = type(shown.__name__, (shown,), {"sync_state": lambda self: None})
+        client.execute()
+
+
+papermill_engines.register(Engine.__module__, Engine)
+
+
 def execute(name: str, parameters: dict[str, object], folder: Path) -> NotebookNode:
     """Run one notebook in a fresh kernel; the executed copy is <folder>/<name>.ipynb.
 
@@ -120,6 +146,7 @@ def execute(name: str, parameters: dict[str, object], folder: Path) -> NotebookN
     target = folder / f"{name}.ipynb"
     source = paths.NOTEBOOKS / f"{name}.ipynb"
     options = {"kernel_name": KERNEL["name"], "cwd": str(paths.ROOT), "progress_bar": False}
+    options["engine_name"] = Engine.__module__
     options["extra_arguments"] = [
         "--IPKernelApp.log_level=CRITICAL"
     ]  # its remarks would break the progress bar
