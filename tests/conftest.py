@@ -1,6 +1,6 @@
 """What every test shares: threads, a plotting backend without a window, quiet third parties.
 
-Threads are OMP_NUM_THREADS; by default one in each of the processes of `make test`, two in a process alone.
+Threads: one in each of the processes of `make test`; in a process alone OMP_NUM_THREADS, by default two.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # whatever the process that started it has: they share the cores
+os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["MPLBACKEND"] = "Agg"
 
