@@ -476,14 +476,12 @@ def _evaluate_notebooks(arguments: argparse.Namespace, profile: Profile) -> None
             "--notebooks: without --system, --all, --manifest, --recordings and --seeds, please"
         )
     _check_samples(arguments.samples, profile)
-    from pvlib.study import launch, reproduce
+    launched = _launched(arguments.jobs)
+    from pvlib.study import reproduce
 
     names, samples = reproduce.choose(arguments.notebooks), arguments.samples or profile.default_samples
-    launched = _launched(arguments.jobs)
-    if arguments.jobs > 1:
-        launch.rows(arguments.jobs, profile.name, samples, names)
     with _shared(launched) as ranks:
-        rows = reproduce.make_rows(profile, samples, names, ranks=ranks)
+        rows = reproduce.make_rows(profile, samples, names, jobs=arguments.jobs, ranks=ranks)
     if rows is not None and (ranks is None or ranks.first):
         _show_rows(rows, arguments.json)
 

@@ -13,17 +13,9 @@ from pvlib.config import Profile
 from pvlib.metrics.wer import normalise
 
 MODELS = ("recognizer", "speaker_encoder", "vocoder", "backbone")
-LATER = (
-    "adapters",
-    "duration-predictor",
-    *hub.SV2TTS_NAMES,
-    hub.BACKBONE_PADDED,
-)  # those that need one of these
-LOSSES = {
-    "mel": "log-mel loss",
-    "coarse": "nats per sample",
-    "loss": "loss",
-}  # the first that a log has tells most
+LATER = ("adapters", "duration-predictor", *hub.SV2TTS_NAMES, hub.BACKBONE_PADDED)
+# the first that a log has tells most
+LOSSES = {"mel": "log-mel loss", "coarse": "nats per sample", "loss": "loss"}
 
 
 def trained(profile: Profile, names: Sequence[str] = (*MODELS, *LATER)) -> list[str]:

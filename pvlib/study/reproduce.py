@@ -256,15 +256,18 @@ def make_rows(
     samples: int,
     names: Sequence[str],
     *,
+    jobs: int = 1,
     ranks: Ranks | None = None,
     progress: bool = True,
 ) -> pd.DataFrame | None:
     """All rows that notebooks read; returns those of the key results, where any notebook reads them.
 
-    ranks: the processes that share the work (see `evaluate`).
+    jobs: processes to start for the work, ranks: those that share it already (see `evaluate`).
     """
-    table = None
-    for study in studies(profile, samples, [NOTEBOOKS[name] for name in names]):
+    table, asked = None, studies(profile, samples, [NOTEBOOKS[name] for name in names])
+    if jobs > 1 and asked:
+        launch.rows(jobs, profile.name, samples, names)  # what they leave is found below
+    for study in asked:
         options = {"manifest": study.manifest, "progress": progress, "ranks": ranks}
         made = evaluate(profile, study.systems, study.samples, **options)
         table = made if study.table else table
@@ -286,9 +289,7 @@ def prepare(
     """
     needs = [NOTEBOOKS[name] for name in names]
     demo = speed = None
-    if jobs > 1 and studies(profile, samples, needs):
-        launch.rows(jobs, profile.name, samples, names)  # what they leave is found below
-    rows = make_rows(profile, samples, names, progress=progress)
+    rows = make_rows(profile, samples, names, jobs=jobs, progress=progress)
     if any(need.demo for need in needs):
         demo = evaluate(profile, DEMO_SYSTEMS, manifest=manifests.demo(), progress=progress)
     if any(need.speed for need in needs):

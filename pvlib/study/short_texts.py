@@ -33,10 +33,8 @@ from pvlib.voice import Job, PersonaVoice
 NOTEBOOK = "13"
 BASELINE, PIPELINE = "f5-official", "personavoice"
 ORACLE, REMEDY = "true duration", "letter durations"  # short names in `data/claims.yaml`
-PADDED, PADDED_ORACLE = (
-    "padded text",
-    "padded text, true duration",
-)  # by the second backbone, where it is trained
+# the same by the second backbone, where it is trained
+PADDED, PADDED_ORACLE = "padded text", "padded text, true duration"
 NAMES = (BASELINE, PIPELINE, ORACLE, REMEDY, PADDED, PADDED_ORACLE)
 PAIRS = (  # what is changed, against what: one thing at a time, then the remedy against the official flow
     (ORACLE, PIPELINE),

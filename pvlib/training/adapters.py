@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from pvlib import audio, backbone, config, hub
 from pvlib.adapters import Adapters, Conditions
-from pvlib.attention import RowAttention
 from pvlib.config import MINI, Profile
 from pvlib.training import backbone as pretraining
 from pvlib.training import machine, separation
@@ -126,9 +125,7 @@ def train(
         for key, value in module.state_dict().items():
             ema.shadow[key].copy_(value)
     steps, own = steps or STEPS, recipe(profile)
-    if device.type == "cpu":
-        for block in (*model.transformer.transformer_blocks, *module.blocks):
-            block.attn.processor = RowAttention()
+    pretraining.quicken((*model.transformer.transformer_blocks, *module.blocks), device)
     model.train()
     schedule = Progress(run, steps, minutes)
     groups = (pairs.to_studio, pairs.in_room)

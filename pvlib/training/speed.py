@@ -86,13 +86,14 @@ def stepper(
     torch.manual_seed(trainer.SEED)
     model = backbone.build(settings.backbone)
     hearing = trainer.Hearing(model, hub.load_recognizer(settings)) if variant.hearing else None
-    learning: list[nn.Parameter] = [*model.parameters(), *(hearing.parameters() if hearing else ())]
+    beside = hearing or nn.Identity()
     if variant.muon:
-        optimisers = trainer.optimisers(model, hearing or nn.Identity())
+        optimisers = trainer.optimisers(model, beside)
     else:
-        optimisers = (torch.optim.AdamW(learning, lr=trainer.PEAK_RATE, fused=True),)
+        every = (*model.parameters(), *beside.parameters())
+        optimisers = (torch.optim.AdamW(every, lr=trainer.PEAK_RATE, fused=True),)
     if variant.rows:
-        trainer.quicken(model)
+        trainer.quicken(model.transformer.transformer_blocks, model.device)
     model.train()
     ema = Ema(model)
     return model, lambda given: trainer.learn(
@@ -177,9 +178,8 @@ def ceiling(
     seconds = 0.0
     for block in model.transformer.transformer_blocks:
         for name, layer in block.named_modules():
-            if (
-                isinstance(layer, nn.Linear) and "attn_norm" not in name
-            ):  # that one is of the time, once a row
+            # the layer in attn_norm reads the time, once a row
+            if isinstance(layer, nn.Linear) and "attn_norm" not in name:
                 x, weight = torch.randn(tokens, layer.in_features), layer.weight.detach()
                 y = torch.randn(tokens, layer.out_features)
                 x, weight, y = (t.to(precision) for t in (x, weight, y))
