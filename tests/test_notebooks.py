@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+import zmq
 
 from pvlib import paths
 from pvlib.audio import SAMPLE_RATE
@@ -206,6 +207,19 @@ def test_a_control_is_run_headless_and_its_kernel_is_told_nothing(tmp_path, monk
     ]  # the rest is the control's own
     assert any("widget-view" in kind for o in outputs for kind in o.get("data", {}))
     assert not sent
+
+
+@pytest.mark.skipif(not zmq.has("ipc"), reason="this system's kernels need TCP ports")
+def test_a_kernel_needs_no_port(tmp_path, monkeypatch):
+    """A port found free can be another program's by the time the kernel opens it; see `reproduce.Engine`."""
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    source = "import json, ipykernel\nprint(json.load(open(ipykernel.get_connection_file()))['transport'])"
+    cells = [nbformat.v4.new_code_cell("y = 1"), nbformat.v4.new_code_cell(source)]
+    cells[0].metadata["tags"] = ["parameters"]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": reproduce.KERNEL})
+    nbformat.write(notebook, tmp_path / "plain.ipynb")
+    made = reproduce.execute("plain", {"y": 2}, tmp_path / "out")
+    assert made.cells[-1].outputs[0].text == "ipc\n"
 
 
 def test_notebooks_are_chosen_by_number_or_name_in_reading_order():

@@ -12,15 +12,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nbformat
 import pandas as pd
 import papermill
+import zmq
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
+from traitlets.config import Config
 
 from pvlib import paths, systems
 from pvlib.config import Profile, get_profile
@@ -113,10 +116,14 @@ def choose(only: str | Sequence[str] | None) -> list[str]:
 
 
 class Engine(NBClientEngine):
-    """papermill's own engine, whose output widgets keep what they are shown and do not tell the kernel.
+    """papermill's own engine, with two changes that let any number of notebooks run on a busy machine.
 
-    Nobody reads it there, and nbclient tells it through a shadow of the socket on which it waits for the kernel's
-    answer: when both happen at once the answer is never seen, and the notebook waits for ever.
+    Its output widgets keep what they are shown and do not tell the kernel: nobody reads it there, and nbclient
+    tells it through a shadow of the socket on which it waits for the kernel's answer, so that an answer that comes
+    just then is never seen, and the notebook waits for ever.
+
+    Kernels listen on sockets in a folder of their own where the system has them: TCP ports are found free some
+    seconds before the kernel opens them, and it dies when another program was quicker.
     """
 
     @classmethod
@@ -125,13 +132,20 @@ class Engine(NBClientEngine):
     ) -> None:
         """Run the cells in a fresh kernel."""
         own = {key: value for key, value in options.items() if key in ("extra_arguments", "log_output")}
-        client = PapermillNotebookClient(
-            nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=None, **own
-        )
-        for widgets in client.widget_registry.values():
-            for model, shown in widgets.items():
-                widgets[model] = type(shown.__name__, (shown,), {"sync_state": lambda self: None})
-        client.execute()
+        with TemporaryDirectory(
+            prefix="kernel-", ignore_cleanup_errors=True
+        ) as folder:  # short, as sockets ask
+            kernel = {"connection_file": f"{folder}/kernel.json"}
+            if zmq.has("ipc"):
+                kernel["transport"] = "ipc"
+            client = PapermillNotebookClient(
+                nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=None,
+                config=Config(KernelManager=kernel), **own,
+            )  # fmt: skip
+            for widgets in client.widget_registry.values():
+                for model, shown in widgets.items():
+                    widgets[model] = type(shown.__name__, (shown,), {"sync_state": lambda self: None})
+            client.execute()
 
 
 papermill_engines.register(Engine.__module__, Engine)
