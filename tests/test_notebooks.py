@@ -209,17 +209,44 @@ def test_a_control_is_run_headless_and_its_kernel_is_told_nothing(tmp_path, monk
     assert not sent
 
 
-@pytest.mark.skipif(not zmq.has("ipc"), reason="this system's kernels need TCP ports")
-def test_a_kernel_needs_no_port(tmp_path, monkeypatch):
-    """A port found free can be another program's by the time the kernel opens it; see `reproduce.Engine`."""
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Writes a notebook of one cell beside its parameters, where `reproduce.execute` looks for notebooks."""
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
-    source = "import json, ipykernel\nprint(json.load(open(ipykernel.get_connection_file()))['transport'])"
-    cells = [nbformat.v4.new_code_cell("y = 1"), nbformat.v4.new_code_cell(source)]
-    cells[0].metadata["tags"] = ["parameters"]
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": reproduce.KERNEL})
-    nbformat.write(notebook, tmp_path / "plain.ipynb")
-    made = reproduce.execute("plain", {"y": 2}, tmp_path / "out")
+
+    def write(source: str) -> None:
+        cells = [nbformat.v4.new_code_cell("x = 1"), nbformat.v4.new_code_cell(source)]
+        cells[0].metadata["tags"] = ["parameters"]
+        notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": reproduce.KERNEL})
+        nbformat.write(notebook, tmp_path / "written.ipynb")
+
+    return write
+
+
+@pytest.mark.skipif(not zmq.has("ipc"), reason="this system's kernels need TCP ports")
+def test_a_kernel_needs_no_port(written, tmp_path):
+    """A port found free can be another program's by the time the kernel opens it; see `reproduce.Engine`."""
+    written("import json, ipykernel\nprint(json.load(open(ipykernel.get_connection_file()))['transport'])")
+    made = reproduce.execute("written", {"x": 2}, tmp_path / "out")
     assert made.cells[-1].outputs[0].text == "ipc\n"
+
+
+def test_a_notebook_whose_kernel_dies_is_told_of_and_begun_again(written, tmp_path, capsys):
+    begun = str(tmp_path / "begun")
+    written(
+        f"import ctypes, pathlib\nbegun = pathlib.Path({begun!r})\nif not begun.exists():\n"
+        "    begun.touch()\n    ctypes.string_at(0)\nprint(x)"
+    )
+    assert reproduce.execute("written", {"x": 2}, tmp_path / "out").cells[-1].outputs[0].text == "2\n"
+    told = capsys.readouterr().err
+    assert "written: its kernel died, so it is run once more" in told
+    assert "line 5 in <module>" in told
+
+
+def test_a_kernel_that_dies_again_is_an_error(written, tmp_path):
+    written("import os\nos._exit(1)")
+    with pytest.raises(reproduce.ReproduceError, match="written: its kernel died twice: killed.*--jobs 1"):
+        reproduce.execute("written", {"x": 2}, tmp_path / "out")
 
 
 def test_notebooks_are_chosen_by_number_or_name_in_reading_order():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,6 +19,7 @@ import nbformat
 import pandas as pd
 import papermill
 import zmq
+from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
@@ -50,6 +52,9 @@ from pvlib.study.rtf import measure_speed
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 DEMO_SYSTEMS = ("f5-official", "personavoice")
 _WIDGET = "application/vnd.jupyter.widget-view+json"
+_TELL_WHERE = (
+    "import faulthandler; faulthandler.enable(open({file!r}, 'w'), False)"  # a line run in each kernel
+)
 _PROGRESS = re.compile(r"\r|\d+%\||it/s|s/it")
 
 
@@ -124,17 +129,20 @@ class Engine(NBClientEngine):
 
     Kernels listen on sockets in a folder of their own where the system has them: TCP ports are found free some
     seconds before the kernel opens them, and it dies when another program was quicker.
+
+    A kernel that dies tells where it was: in the error of `execute`.
     """
 
     @classmethod
     def execute_managed_notebook(
         cls, nb_man: NotebookExecutionManager, kernel_name: str, start_timeout: float = 60, **options: object
     ) -> None:
-        """Run the cells in a fresh kernel."""
+        """Run the cells in a fresh kernel. Raises nbclient's DeadKernelError, with what the kernel left behind."""
         own = {key: value for key, value in options.items() if key in ("extra_arguments", "log_output")}
         with TemporaryDirectory(
             prefix="kernel-", ignore_cleanup_errors=True
         ) as folder:  # short, as sockets ask
+            crash = Path(folder, "crash.txt")
             kernel = {"connection_file": f"{folder}/kernel.json"}
             if zmq.has("ipc"):
                 kernel["transport"] = "ipc"
@@ -142,10 +150,19 @@ class Engine(NBClientEngine):
                 nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=None,
                 config=Config(KernelManager=kernel), **own,
             )  # fmt: skip
+            client.extra_arguments = [
+                *client.extra_arguments, f"--IPKernelApp.exec_lines={_TELL_WHERE.format(file=str(crash))}"
+            ]  # fmt: skip
             for widgets in client.widget_registry.values():
                 for model, shown in widgets.items():
                     widgets[model] = type(shown.__name__, (shown,), {"sync_state": lambda self: None})
-            client.execute()
+            try:
+                client.execute()
+            except DeadKernelError as error:
+                left = crash.read_text(encoding="utf-8", errors="replace") if crash.exists() else ""
+                raise DeadKernelError(
+                    left or "killed from outside, as a system short of memory does"
+                ) from error
 
 
 papermill_engines.register(Engine.__module__, Engine)
@@ -154,7 +171,9 @@ papermill_engines.register(Engine.__module__, Engine)
 def execute(name: str, parameters: dict[str, object], folder: Path) -> NotebookNode:
     """Run one notebook in a fresh kernel; the executed copy is <folder>/<name>.ipynb.
 
-    Raises ReproduceError naming the cell that failed; the copy then holds everything up to it.
+    A kernel that dies, which is the system's fault or a library's and no result, is told of, and the notebook begun
+    once more. Raises ReproduceError naming the cell that failed (the copy then holds everything up to it), or what a
+    kernel left that died again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{name}.ipynb"
@@ -164,13 +183,21 @@ def execute(name: str, parameters: dict[str, object], folder: Path) -> NotebookN
     options["extra_arguments"] = [
         "--IPKernelApp.log_level=CRITICAL"
     ]  # its remarks would break the progress bar
-    try:
-        return papermill.execute_notebook(str(source), str(target), parameters=parameters, **options)
-    except PapermillExecutionError as error:
-        raise ReproduceError(
-            f"{name}: cell {error.exec_count} failed: {error.ename}: {error.evalue}. What ran is in "
-            f"{target}; finished rows are kept, so the same command goes on from here."
-        ) from error
+    for again in (True, False):
+        try:
+            return papermill.execute_notebook(str(source), str(target), parameters=parameters, **options)
+        except PapermillExecutionError as error:
+            raise ReproduceError(
+                f"{name}: cell {error.exec_count} failed: {error.ename}: {error.evalue}. What ran is in "
+                f"{target}; finished rows are kept, so the same command goes on from here."
+            ) from error
+        except DeadKernelError as error:
+            if not again:
+                raise ReproduceError(
+                    f"{name}: its kernel died twice: {error}. Finished rows are kept; where memory is short, go on "
+                    "with --jobs 1 (make: JOBS=1)."
+                ) from error
+            tqdm.write(f"{name}: its kernel died, so it is run once more: {error}", file=sys.stderr)
 
 
 def run_all(names: Sequence[str], parameters: dict[str, object], jobs: int = 1) -> dict[str, NotebookNode]:
