@@ -20,7 +20,9 @@ import pytest
 import torch
 
 from pvlib import paths
+from pvlib.study import compiled
 
+compiled.compile_librosa()  # by one of the processes of `make test`
 matplotlib.use("Agg")
 THREADS = int(os.environ["OMP_NUM_THREADS"])
 torch.set_num_threads(THREADS)

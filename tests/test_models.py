@@ -353,8 +353,8 @@ def test_downloads_from_a_hub(tmp_path):
         ]
         environment = os.environ | {
             "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0", "no_proxy": "*",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_ETAG_TIMEOUT": "60", "HF_TOKEN": "hf_secret",
-            "PYTHONPATH": str(paths.ROOT),
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_ETAG_TIMEOUT": "60", "HF_HUB_DOWNLOAD_TIMEOUT": "60",
+            "HF_TOKEN": "hf_secret", "PYTHONPATH": str(paths.ROOT),
         }  # fmt: skip
         run = subprocess.run(
             [sys.executable, "-c", SCRIPT],
@@ -362,7 +362,7 @@ def test_downloads_from_a_hub(tmp_path):
         )  # fmt: skip
         log = [(method, asked) for method, path, asked in server.asked if path == weights and method == "GET"]
         assert (("GET", other, None)) not in server.asked, "a file with another hash is not even begun"
-    assert run.returncode == 0, run.stderr
+    assert run.returncode == 0, f"{run.returncode}: {run.stderr}"
     lines = run.stdout.splitlines()
     assert "could not be fetched" in lines[0] and "40,000 bytes are kept" in lines[0]
     assert lines[1] == f"ok n: present, revision {COMMIT}"

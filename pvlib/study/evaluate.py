@@ -27,6 +27,7 @@ from pvlib import hub, paths, systems
 from pvlib.audio import SAMPLE_RATE
 from pvlib.config import Inference, Profile, get_profile
 from pvlib.metrics.judges import Exhibit, Judges, Panel
+from pvlib.study import compiled
 from pvlib.study import manifest as manifests
 from pvlib.study import rows as row_files
 from pvlib.study.manifest import Manifest, ManifestError
@@ -60,6 +61,7 @@ def evaluate(
     Raises ManifestError, WeightsError, RowsError, ConfigError, and RanksError where ranks share it.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
+    compiled.compile_librosa()
     device = ranks.device if ranks and device is None else device
     manifest = manifest or manifests.read(profile.manifest)
     judges = judges or shared_judges(profile, device)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,20 +17,19 @@ from tempfile import TemporaryDirectory
 import nbformat
 import pandas as pd
 import papermill
-import zmq
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
-from traitlets.config import Config
 
 from pvlib import paths, systems
 from pvlib.config import Profile, get_profile
 from pvlib.study import (
     ablations,
     cards,
+    compiled,
     launch,
     provenance,
     report,
@@ -52,9 +50,6 @@ from pvlib.study.rtf import measure_speed
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 DEMO_SYSTEMS = ("f5-official", "personavoice")
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-_TELL_WHERE = (
-    "import faulthandler; faulthandler.enable(open({file!r}, 'w'), False)"  # a line run in each kernel
-)
 _PROGRESS = re.compile(r"\r|\d+%\||it/s|s/it")
 
 
@@ -121,16 +116,13 @@ def choose(only: str | Sequence[str] | None) -> list[str]:
 
 
 class Engine(NBClientEngine):
-    """papermill's own engine, with two changes that let any number of notebooks run on a busy machine.
+    """papermill's own engine, whose runs end, and tell how.
 
     Its output widgets keep what they are shown and do not tell the kernel: nobody reads it there, and nbclient
     tells it through a shadow of the socket on which it waits for the kernel's answer, so that an answer that comes
     just then is never seen, and the notebook waits for ever.
 
-    Kernels listen on sockets in a folder of their own where the system has them: TCP ports are found free some
-    seconds before the kernel opens them, and it dies when another program was quicker.
-
-    A kernel that dies tells where it was: in the error of `execute`.
+    A kernel that dies tells where it was, in the error.
     """
 
     @classmethod
@@ -138,30 +130,26 @@ class Engine(NBClientEngine):
         cls, nb_man: NotebookExecutionManager, kernel_name: str, start_timeout: float = 60, **options: object
     ) -> None:
         """Run the cells in a fresh kernel. Raises nbclient's DeadKernelError, with what the kernel left behind."""
-        own = {key: value for key, value in options.items() if key in ("extra_arguments", "log_output")}
-        with TemporaryDirectory(
-            prefix="kernel-", ignore_cleanup_errors=True
-        ) as folder:  # short, as sockets ask
-            crash = Path(folder, "crash.txt")
-            kernel = {"connection_file": f"{folder}/kernel.json"}
-            if zmq.has("ipc"):
-                kernel["transport"] = "ipc"
+        with TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as folder:
+            left = Path(folder, "crash.txt")
+            line = f"import faulthandler; faulthandler.enable(open({str(left)!r}, 'w'), all_threads=False)"
             client = PapermillNotebookClient(
-                nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=None,
-                config=Config(KernelManager=kernel), **own,
-            )  # fmt: skip
-            client.extra_arguments = [
-                *client.extra_arguments, f"--IPKernelApp.exec_lines={_TELL_WHERE.format(file=str(crash))}"
-            ]  # fmt: skip
+                nb_man,
+                kernel_name=kernel_name,
+                startup_timeout=start_timeout,
+                timeout=None,
+                log_output=bool(options.get("log_output")),
+                extra_arguments=[*options.get("extra_arguments", ()), f"--IPKernelApp.exec_lines={line}"],
+            )
             for widgets in client.widget_registry.values():
                 for model, shown in widgets.items():
                     widgets[model] = type(shown.__name__, (shown,), {"sync_state": lambda self: None})
             try:
                 client.execute()
             except DeadKernelError as error:
-                left = crash.read_text(encoding="utf-8", errors="replace") if crash.exists() else ""
+                where = left.read_text(encoding="utf-8", errors="replace") if left.exists() else ""
                 raise DeadKernelError(
-                    left or "killed from outside, as a system short of memory does"
+                    where.strip() or "ended from outside, as by a system short of memory"
                 ) from error
 
 
@@ -171,9 +159,8 @@ papermill_engines.register(Engine.__module__, Engine)
 def execute(name: str, parameters: dict[str, object], folder: Path) -> NotebookNode:
     """Run one notebook in a fresh kernel; the executed copy is <folder>/<name>.ipynb.
 
-    A kernel that dies, which is the system's fault or a library's and no result, is told of, and the notebook begun
-    once more. Raises ReproduceError naming the cell that failed (the copy then holds everything up to it), or what a
-    kernel left that died again.
+    Raises ReproduceError naming the cell that failed, the copy then holding everything up to it, or what a kernel that
+    died has left.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{name}.ipynb"
@@ -183,21 +170,18 @@ def execute(name: str, parameters: dict[str, object], folder: Path) -> NotebookN
     options["extra_arguments"] = [
         "--IPKernelApp.log_level=CRITICAL"
     ]  # its remarks would break the progress bar
-    for again in (True, False):
-        try:
-            return papermill.execute_notebook(str(source), str(target), parameters=parameters, **options)
-        except PapermillExecutionError as error:
-            raise ReproduceError(
-                f"{name}: cell {error.exec_count} failed: {error.ename}: {error.evalue}. What ran is in "
-                f"{target}; finished rows are kept, so the same command goes on from here."
-            ) from error
-        except DeadKernelError as error:
-            if not again:
-                raise ReproduceError(
-                    f"{name}: its kernel died twice: {error}. Finished rows are kept; where memory is short, go on "
-                    "with --jobs 1 (make: JOBS=1)."
-                ) from error
-            tqdm.write(f"{name}: its kernel died, so it is run once more: {error}", file=sys.stderr)
+    try:
+        return papermill.execute_notebook(str(source), str(target), parameters=parameters, **options)
+    except PapermillExecutionError as error:
+        raise ReproduceError(
+            f"{name}: cell {error.exec_count} failed: {error.ename}: {error.evalue}. What ran is in "
+            f"{target}; finished rows are kept, so the same command goes on from here."
+        ) from error
+    except DeadKernelError as error:
+        raise ReproduceError(
+            f"{name}: its kernel died: {error}\nFinished rows are kept, so the same command goes on from here; where "
+            "memory is short, with --jobs 1 (make: JOBS=1)."
+        ) from error
 
 
 def run_all(names: Sequence[str], parameters: dict[str, object], jobs: int = 1) -> dict[str, NotebookNode]:
@@ -205,6 +189,7 @@ def run_all(names: Sequence[str], parameters: dict[str, object], jobs: int = 1) 
 
     Raises what `execute` raises of the first that fails, when those that run have ended; others are not begun.
     """
+    compiled.compile_librosa()
     with (
         launch.shared_threads(jobs),
         ThreadPoolExecutor(jobs) as pool,
