@@ -376,7 +376,8 @@ def reproduce(arguments: argparse.Namespace) -> None:
         nargs="+",
         action="extend",
         metavar="NAME",
-        help="which (default: all), variants such as personavoice@steps=8, or xtts and cosyvoice (README)",
+        help="which (default: those of the tables that the profile has weights for), variants such as "
+        "personavoice@steps=8, or xtts and cosyvoice (README)",
     ),
     argument("--all", action="store_true", help="and every ablation variant of notebook 07"),
     argument(
@@ -479,7 +480,10 @@ def _evaluate_notebooks(arguments: argparse.Namespace, profile: Profile) -> None
     launched = _launched(arguments.jobs)
     from pvlib.study import reproduce
 
-    names, samples = reproduce.choose(arguments.notebooks), arguments.samples or profile.default_samples
+    names, samples = (
+        reproduce.choose(arguments.notebooks, profile),
+        arguments.samples or profile.default_samples,
+    )
     with _shared(launched) as ranks:
         rows = reproduce.make_rows(profile, samples, names, jobs=arguments.jobs, ranks=ranks)
     if rows is not None and (ranks is None or ranks.first):

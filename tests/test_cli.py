@@ -175,6 +175,10 @@ def test_the_other_commands_tell_mistakes_too(capsys):
     assert "no profile" in error(capsys, "evaluate", "--profile", "maxi")
     assert "no system 'vall-e'" in error(capsys, "evaluate", "--system", "vall-e")
     assert "no notebook" in error(capsys, "reproduce", "--only", "77")
+    assert "13_beyond_the_paper" in error(capsys, "reproduce", "--only", "13", "--profile", "paper")
+    assert "13_beyond_the_paper" in error(capsys, "evaluate", "--notebooks", "13", "--profile", "paper")
+    line = error(capsys, "evaluate", "--system", "f5-official@use_laag=False")
+    assert "f5-official does not use use_laag; give one of steps" in line
     for arguments in (
         ["verify", "--rows", "0"],
         ["train", "mel"],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import matplotlib as mpl
@@ -20,7 +22,7 @@ import torch
 from pvlib import paths
 from pvlib.audio import SAMPLE_RATE
 from pvlib.ceag import AttentionMaps
-from pvlib.config import MINI
+from pvlib.config import MINI, PAPER
 from pvlib.study import (
     attention,
     comparisons,
@@ -213,11 +215,11 @@ def written(tmp_path, monkeypatch):
     """Writes a notebook of one cell beside its parameters, where `reproduce.execute` looks for notebooks."""
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
 
-    def write(source: str) -> None:
+    def write(source: str, name: str = "written") -> None:
         cells = [nbformat.v4.new_code_cell("x = 1"), nbformat.v4.new_code_cell(source)]
         cells[0].metadata["tags"] = ["parameters"]
         notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": reproduce.KERNEL})
-        nbformat.write(notebook, tmp_path / "written.ipynb")
+        nbformat.write(notebook, tmp_path / f"{name}.ipynb")
 
     return write
 
@@ -237,12 +239,57 @@ def test_a_kernel_that_dies_tells_where_it_was(written, tmp_path, death, told):
     assert told in str(caught.value)
 
 
+SLEEP = "import os, pathlib, time\npathlib.Path({folder!r}, f'{{os.getpid()}}.pid').touch()\ntime.sleep(600)"
+WAIT = "import pathlib, time\nwhile not list(pathlib.Path({folder!r}).glob('*.pid')):\n    time.sleep(0.1)\n1 / 0"
+
+
+def ended(folder: Path) -> bool:
+    """Whether the processes that left their number in a folder are gone; there is at least one."""
+    numbers = [int(path.stem) for path in folder.glob("*.pid")]
+    for number in numbers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, 0)
+            return False
+    return bool(numbers)
+
+
+def test_an_interruption_ends_the_kernels_and_begins_no_other(written, tmp_path, monkeypatch):
+    for name in ("one", "two", "three"):
+        written(SLEEP.format(folder=str(tmp_path)), name)
+
+    def interrupted(runs):
+        while len(list(tmp_path.glob("*.pid"))) < 2:
+            time.sleep(0.1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(paths, "REPORT", tmp_path / "out")
+    monkeypatch.setattr(reproduce, "as_completed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce.run_all(["one", "two", "three"], {"x": 2}, jobs=2)
+    assert ended(tmp_path) and len(list(tmp_path.glob("*.pid"))) == 2
+    assert not (tmp_path / "out" / "three.ipynb").exists()
+
+
+def test_a_notebook_that_fails_ends_the_others(written, tmp_path, monkeypatch):
+    written(SLEEP.format(folder=str(tmp_path)), "one")
+    written(WAIT.format(folder=str(tmp_path)), "two")
+    monkeypatch.setattr(paths, "REPORT", tmp_path / "out")
+    with pytest.raises(reproduce.ReproduceError, match="two: cell 3 failed: ZeroDivisionError"):
+        reproduce.run_all(["one", "two"], {"x": 2}, jobs=2)
+    assert ended(tmp_path)
+
+
 def test_notebooks_are_chosen_by_number_or_name_in_reading_order():
     assert reproduce.choose(None) == list(reproduce.NOTEBOOKS)
     assert reproduce.choose("06") == ["06_main_results"]
     assert reproduce.choose(["10", "notebooks/00_start_here.ipynb"])[0] == "00_start_here"
     with pytest.raises(reproduce.ReproduceError, match="no notebook '77'.*06_main_results"):
         reproduce.choose("77")
+    embedded = {"13_beyond_the_paper", "A1_how_the_models_learnt"}
+    assert set(reproduce.NOTEBOOKS) - set(reproduce.choose(None, PAPER)) == embedded
+    assert reproduce.choose("06", PAPER) == ["06_main_results"]
+    with pytest.raises(reproduce.ReproduceError, match="13_beyond_the_paper is about what only.*paper has"):
+        reproduce.choose(["06", "13"], PAPER)
 
 
 def test_an_incomplete_run_is_not_recorded():
@@ -418,7 +465,11 @@ def test_paired_difference_is_the_mean_over_common_utterances(rows):
 
 def test_patterns_of_the_paper_are_judged_by_sign_and_interval(rows):
     verdicts = comparisons.patterns(rows)["verdict"]
-    assert list(verdicts[verdicts.index.str.contains("as published")]) == ["not measured"] * 3
+    assert list(verdicts[verdicts.index.str.contains("as published")]) == ["not measured"] * 4
+    rng = np.random.default_rng(1)  # differences that are all the same cannot be tested
+    rows = rows.assign(
+        **{m: rows[m] + rng.normal(0, 0.01, len(rows)) for m in ("wer_capped", "secs_ecapa_clip")}
+    )
     as_published = pd.concat([rows, rows[rows["system"] == "f5-official"].assign(system="f5-as-published")])
     turned = as_published.assign(secs_ecapa_clip=-as_published["secs_ecapa_clip"])
     assert list(comparisons.patterns(as_published)["verdict"][:3]) == ["holds"] * 3
@@ -435,7 +486,7 @@ def test_the_papers_numbers_carry_our_names():
 
 def test_sentences_follow_the_rows(rows):
     assert conclusions.sample(rows).startswith(
-        "40 utterances (4 ultra-short, 6 short, 30 long) of 20 speakers, 4"
+        "40 utterances (4 of at most 4 words, 6 of 5-8 words, 30 longer) of 20 speakers, 4"
     )
     assert (
         "2 are perfect, 2 have a word error rate above 0.8, 0 lie between: two heaps"
@@ -534,3 +585,26 @@ def test_word_times_are_those_of_the_manifest(tmp_path, monkeypatch):
     (tmp_path / "m-words.json").write_text("{")
     with pytest.raises(examples.ManifestError, match="m-words.json cannot be read"):
         examples.true_words("m", "u")
+
+
+def test_a_success_stands_left_of_the_line_and_the_end_has_a_bin_of_its_own():
+    rows = pd.DataFrame(
+        {
+            "system": "personavoice",
+            "wer": [0.0, 0.5, 0.51, 1.5, 1.6, 9.0],
+            "bucket": "ultra-short",
+            "words": 3,
+        }
+    )
+    (ax,) = plots.wer_histogram(rows, "ultra-short").axes
+    heights = {round(bar.get_x(), 1): bar.get_height() for bar in ax.patches if bar.get_height()}
+    assert heights == {0.0: 1, 0.4: 1, 0.5: 1, 1.4: 1, 1.5: 2}
+    assert ax.get_xticklabels()[-1].get_text() == "more"
+
+
+def test_a_table_leads_to_other_notebooks_and_says_when_it_is_empty():
+    frame = pd.DataFrame({"words": ["07 of 9", "<b>"], "notebook": ["07", "12"]})
+    shown = look.table(frame, links={"07": "07_ablations.ipynb"}).data
+    assert '<td><a href="07_ablations.ipynb">07</a></td>' in shown
+    assert "<td>07 of 9</td>" in shown and "&lt;b&gt;" in shown and "<td>12</td>" in shown
+    assert "no lines" in look.table(frame.iloc[:0]).data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections import Counter
 from dataclasses import fields, replace
 
@@ -17,7 +18,7 @@ from pvlib import audio, config, paths, systems
 from pvlib.metrics.judges import Verdict
 from pvlib.study import evaluate as study
 from pvlib.study import manifest as manifests
-from pvlib.study import measure, provenance, reported, rtf, seeds, tables, verify, world_figures
+from pvlib.study import measure, provenance, reported, reproduce, rtf, seeds, tables, verify, world_figures
 from pvlib.study import rows as row_files
 from pvlib.study import statistics as stats
 from pvlib.study.examples import mel_distance
@@ -220,6 +221,26 @@ def test_a_missing_manifest_says_how_to_get_it_back(place):
         manifests.read("nothing")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-40]),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"\0" * 999, b"\1" * 999)),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"no archive"),
+        lambda path: np.savez(path, speakers=np.array(["s0"])),
+        lambda path: np.savez(
+            path, speakers=np.array(["s0", "s1"]), ecapa=np.ones((1, 192)), ge2e=np.ones((1, 256))
+        ),
+    ],
+    ids=["truncated", "altered", "empty", "another file", "without embeddings", "too few"],
+)
+def test_damaged_enrolment_embeddings_are_named(place, damage):
+    damage(path := paths.MANIFESTS / "tiny-enrolment.npz")
+    with pytest.raises(ManifestError, match=rf"{path} cannot be read .*git checkout -- {path}"):
+        manifests.read("tiny-test")
+
+
 def test_an_impostor_is_another_speaker_with_another_text(place):
     requests = manifests.read("tiny-test").requests()
     for request in requests:
@@ -376,6 +397,59 @@ def test_working_rows_carry_their_fingerprint_and_cost(place):
     assert content["fingerprint"]["system"]["version"] == 1 and content["wall_seconds"] > 0
 
 
+def store(part="") -> row_files.Working:
+    return row_files.Working("mini", "hum", "0123456789abcdef" * 4, {}, part)
+
+
+def filled(*keys: str) -> dict[str, dict]:
+    """A row for each key, whatever it says."""
+    row = dict.fromkeys(row_files.TEXT_COLUMNS, "x") | dict.fromkeys(row_files.WHOLE_COLUMNS, 1)
+    return {key: row | dict.fromkeys(row_files.NUMBER_COLUMNS, 0.5) for key in keys}
+
+
+def test_the_cost_of_some_rows_is_told_apart_from_that_of_others(place):
+    store().add(filled("a", "b"), {"a": 1.0, "b": 2.0})
+    store().add(filled("c"), {"c": 4.0})
+    assert store().wall_seconds(["a", "c"]) == 5.0
+    card = json.loads(store().card_path.read_text(encoding="utf-8"))
+    assert card["wall_seconds"] == 7.0
+    del card["row_seconds"]  # as cards used to be
+    store().card_path.write_text(json.dumps(card), encoding="utf-8")
+    assert store().wall_seconds(["a"]) is None and store().wall_seconds(["c", "b", "a"]) == 7.0
+    store().add(filled("d"), {"d": 8.0})
+    assert store().wall_seconds(["d"]) == 8.0 and store().wall_seconds(list("abcd")) == 15.0
+    assert store().wall_seconds(["a", "d"]) is None
+    store().card_path.unlink()
+    assert store().wall_seconds(["a", "b", "c", "d"]) is None and not store().missing(["a", "d"])
+
+
+def test_who_adds_at_the_same_time_loses_nothing(place):
+    def add(name: str) -> None:
+        for number in range(10):
+            store().add(filled(f"{name}{number}"), {f"{name}{number}": 1.0})
+
+    both = [threading.Thread(target=add, args=(name,)) for name in "ab"]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    keys = [f"{name}{number}" for name in "ab" for number in range(10)]
+    assert store().missing(keys) == [] and store().wall_seconds(keys) == 20.0
+
+
+def test_a_part_is_taken_over_once_its_process_has_ended(place):
+    alive = store("run-rank1")
+    alive.add(filled("a"), {"a": 1.0})
+    whole = store()
+    whole.absorb()
+    assert whole.missing(["a"]) == ["a"] and alive.path.exists()
+    alive.add(filled("b"), {"b": 2.0})
+    alive._lock.release(force=True)  # as its end does
+    whole.absorb()
+    assert whole.missing(["a", "b"]) == [] and store().wall_seconds(["b"]) == 2.0
+    assert [path.suffix for path in sorted(whole.path.parent.iterdir())] == [".csv", ".json", ".lock"]
+
+
 def test_damaged_working_rows_and_an_unwritable_place_are_named(place, monkeypatch):
     run(Hum())
     (path,) = (paths.WORKING_ROWS / "mini/hum").glob("*.csv")
@@ -443,6 +517,89 @@ def test_rows_of_a_second_manifest_lie_apart(place):
     assert content["manifest"]["name"] == "tiny-short" and content["samples"] == 20
     pd.testing.assert_frame_equal(row_files.committed("mini/short"), rows)
     assert {path: path.read_bytes() for path in main} == main
+
+
+def test_a_record_states_the_wall_time_of_its_own_rows(place):
+    run(Hum(), 8)
+    (card,) = (paths.WORKING_ROWS / "mini/hum").glob("*.json")
+    content = json.loads(card.read_text(encoding="utf-8"))
+    content["row_seconds"] = dict.fromkeys(content["row_seconds"], 1.5)
+    card.write_text(json.dumps(content | {"wall_seconds": 12.0}), encoding="utf-8")
+    run(Hum())
+    options = {"samples": 8, "judges": Ears(), "part": row_files.VARIANTS}
+
+    def told(path):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        assert content["wall_seconds"] == content["systems"]["hum"]["wall_seconds"]
+        return content["wall_seconds"]
+
+    assert told(provenance.record(PROFILE, [Hum()], **options)) == 12.0
+    content = json.loads(card.read_text(encoding="utf-8"))
+    del content["row_seconds"]
+    card.write_text(json.dumps(content), encoding="utf-8")
+    assert told(provenance.record(PROFILE, [Hum()], **options)) is None  # of all twenty, together
+    whole = told(provenance.record(PROFILE, [Hum()], judges=Ears()))
+    assert whole == pytest.approx(content["wall_seconds"], abs=0.06) and whole >= 12
+
+
+@pytest.fixture
+def recording(place, monkeypatch):
+    """`reproduce.record_run` of no notebook, on a study that hums; systems from outside are not installed."""
+
+    def create(name, *_):
+        if name in systems.EXTERNAL:
+            raise ExternalError(f"{name} is not installed")
+        return Hum(name)
+
+    ears = Ears()
+    for module in (study, provenance):
+        monkeypatch.setattr(module, "shared_judges", lambda *_: ears)
+    monkeypatch.setattr(systems, "create", create)
+    monkeypatch.setattr(systems, "present", lambda profile, names=systems.NAMES: ["hum"])
+    monkeypatch.setattr(seeds, "noisy", lambda profile: ["hum"])
+    monkeypatch.setattr(paths, "FIGURES", place / "figures")
+    monkeypatch.setattr(paths, "REPORT", place / "build/report")
+    monkeypatch.setattr(tables, "readme_block", lambda name: None)
+    monkeypatch.setattr(reproduce.cards, "write_cards", lambda profile: None)
+    return lambda: reproduce.record_run({}, PROFILE, 20)
+
+
+def committed_files() -> dict:
+    return {path: path.read_bytes() for path in paths.RESULTS.rglob("*") if path.is_file()}
+
+
+def test_a_record_never_loses_committed_rows(recording):
+    run(Hum())
+    recording()
+    assert sorted(path.name for path in committed_files()) == ["hum.csv", "provenance.json"]
+    for other in seeds.parts(manifests.read("tiny-test")).values():
+        run(Hum(), manifest=other)
+    recording()
+    whole = committed_files()
+    assert len(whole) == 6
+    run(Hum(), 19, judges=Ears(version=2))  # of other judges there is nothing yet
+    study.shared_judges().version = 2
+    with pytest.raises(reproduce.ReproduceError) as caught:
+        recording()
+    assert "mini/seed-1 holds 20 rows of hum, and 0 would" in str(caught.value)
+    assert "`pvlib evaluate --seeds 3 --samples 20 --jobs 2`" in str(caught.value)
+    assert committed_files() == whole
+    for other in seeds.parts(manifests.read("tiny-test")).values():
+        run(Hum(), manifest=other, judges=Ears(version=2))
+    run(Hum(), judges=Ears(version=2))
+    recording()
+    assert committed_files().keys() == whole.keys() and committed_files() != whole
+
+
+def test_fewer_rows_or_systems_than_committed_are_named(place):
+    recorded()
+    part = reproduce.Part(["hum"], 20, "pvlib evaluate --system {name}")
+    reproduce.check_kept({"mini": part, "mini/variants": replace(part, rows=0)})
+    for fewer, count in ((replace(part, rows=19), 19), (replace(part, systems=["other"]), 0)):
+        with pytest.raises(
+            reproduce.ReproduceError, match=rf"holds 20 rows of hum, and {count} .*--system hum`"
+        ):
+            reproduce.check_kept({"mini": fewer})
 
 
 def check(system, judges=None, rows=20):
@@ -516,9 +673,8 @@ def test_other_seeds_are_rows_of_their_own_and_verified(place, monkeypatch):
     by_hand = rows[rows["bucket"] == "long"].groupby("try")["wer"].mean()
     assert [errors[f"seed +{k}"] for k in range(3)] == pytest.approx(by_hand.tolist())
     assert errors["sd"] == pytest.approx(np.std(by_hand, ddof=1))
-    louder = table.assign(sd=1.0, half_interval=0.5)
-    assert "as much as which speakers" in seeds.by_seed_text(louder, "hum")
-    assert "less than which speakers" in seeds.by_seed_text(louder.assign(half_interval=2.0), "hum")
+    assert "about 25%" in seeds.by_seed_text(table.assign(sd=1.0, se=2.0), "hum")
+    assert "about 100%" in seeds.by_seed_text(table.assign(sd=1.0, se=0.5), "hum")
     assert "pvlib evaluate --seeds" in seeds.by_seed_text(seeds.by_seed(None))
     kept = [row_files.committed(f"mini/seed-{number}")["seed"] for number in (1, 2)]
     own = row_files.committed("mini")["seed"]
@@ -558,6 +714,27 @@ def test_speed_is_kept_and_recorded(place):
     recorded()
     speeds = tables.committed_speeds("mini")
     assert set(speeds["hum"]) == {"median", "low", "high"}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "system,median\nhum,1\n", "system,median,low,high\nhum,1,fast,2\n", "\0\n"]
+)
+def test_damaged_speeds_are_named(place, text):
+    path = paths.RESULTS / "mini/rtf.csv"
+    row_files.write_text(path, text)
+    with pytest.raises(RowsError, match=f"{path} cannot be read as speeds .*git checkout -- {path}"):
+        tables.committed_speeds("mini")
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"systems": {}}', '{"machine": {"gpu": ""}, "systems": {"hum": {}}}']
+)
+def test_damaged_working_speeds_are_named_and_nothing_is_recorded(place, text):
+    run(Hum())
+    path = row_files.write_text(paths.WORKING_ROWS / "mini/rtf.json", text)
+    with pytest.raises(RowsError, match=f"{path} cannot be read as speeds .*delete it and run again"):
+        provenance.record(PROFILE, [Hum()], judges=Ears())
+    assert not paths.RESULTS.exists()
 
 
 # Statistics

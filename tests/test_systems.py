@@ -75,10 +75,34 @@ def test_systems_are_made_by_name_with_variants():
         "personavoice@steps",
         "personavoice@stairs=3",
         "personavoice@steps=0",
+        "personavoice@",
         "f5-official@steps='x'",
     ):
         with pytest.raises(ConfigError):
             systems.create(bad, "mini", "cpu")
+        assert not systems.is_known(bad)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("f5-official@use_laag=False", "does not use use_laag; give one of steps, cfg_strength"),
+        ("f5-as-published@steps=8,use_ceag=True", "does not use use_ceag;"),
+        ("sv2tts@steps=8", "does not use steps; give one of cross_fade_seconds"),
+        ("impostor@steps=8", "does not use steps; give impostor alone: it uses none"),
+    ],
+)
+def test_a_variant_that_changes_nothing_is_refused(name, told):
+    with pytest.raises(ConfigError, match=told):
+        systems.create(name, "mini", "cpu")
+    assert not systems.is_known(name) and systems.is_known(name.partition("@")[0])
+
+
+def test_variants_of_the_ledger_and_of_the_sweep_are_known():
+    from pvlib.study import ledger, sweeps
+
+    names = [*ledger.short_names().values(), *(sweeps.variant(MINI, *pair) for pair in sweeps.grid())]
+    assert len(names) > 30 and [name for name in names if not systems.is_known(name)] == []
 
 
 def test_a_system_stands_aside_where_its_own_networks_are_not_trained(tmp_path, monkeypatch):
@@ -95,7 +119,7 @@ def test_a_system_stands_aside_where_its_own_networks_are_not_trained(tmp_path, 
     (tmp_path / "mini").mkdir()
     (tmp_path / "mini" / "sv2tts-synthesizer.safetensors").touch()
     assert systems.present("mini") == [*always, "sv2tts", "sv2tts-griffin-lim"]
-    assert systems.lacking("sv2tts-wavernn@steps=8", "mini") == ["sv2tts-vocoder"]
+    assert systems.lacking("sv2tts-wavernn@use_rms_normalize=False", "mini") == ["sv2tts-vocoder"]
     assert systems.present("paper") == always
     with pytest.raises(ConfigError, match="no system 'vall-e'"):
         systems.lacking("vall-e", "mini")
@@ -377,8 +401,9 @@ def test_fingerprints_notice_what_a_system_uses_and_nothing_else(weights):
     assert set(before["ground-truth"]["weights"]) == set()
     assert "recognizer" not in before["f5-as-published"]["weights"]
 
-    laag = systems.create("f5-official@use_laag=False", MINI, "cpu").fingerprint()
-    assert laag == after["f5-official"]  # the official function knows no LAAG
+    for name in (*systems.NAMES, systems.SPREAD):  # and so a variant changes what is in there
+        used = systems.create(name, MINI, "cpu").fingerprint()["inference"]
+        assert set(systems.parameters(name)) == set(used), name
     steps = systems.create("f5-official@steps=8", MINI, "cpu").fingerprint()
     assert steps != after["f5-official"]
 

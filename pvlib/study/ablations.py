@@ -42,6 +42,9 @@ RETIRED = {  # the paper's name of a module -> variants here
     "Best-of-N": ("best of 3", "best of 3 with boost"),
 }
 ORACLES = ("true transcript", "true duration")  # nobody who only has a clip and a text can have these
+SPREAD = (
+    "text spread over the clip",
+)  # no module of the paper: what its backbone cannot do and ours can, left out
 WITH_ADAPTERS = "with adapters"
 ADAPTERS = ("without OES", "env_weight 1", "without FiLM", "without FiLM gate")  # against `WITH_ADAPTERS`
 METRICS = ("secs_ecapa_clip", "wer_capped")
@@ -65,7 +68,8 @@ def count(profile: Profile, samples: int, *, seed: int | None = None) -> int:
 def variants() -> dict[str, str]:
     """The systems of all variants, and their short names, in the order of the tables. Raises LedgerError."""
     names = ledger.short_names()
-    wanted = [*MODULES, *ENTROPY, *(short for shorts in RETIRED.values() for short in shorts), *ORACLES]
+    retired_ones = [short for shorts in RETIRED.values() for short in shorts]
+    wanted = [*MODULES, *ENTROPY, *retired_ones, *ORACLES, *SPREAD]
     if missing := [short for short in wanted if short not in names]:
         raise ledger.LedgerError(f"data/claims.yaml has no system {missing[0]!r}; restore it with git")
     return {names[short]: short for short in wanted}
@@ -84,8 +88,14 @@ def adapter_variants(profile: Profile | str) -> dict[str, str]:
 
 
 def system_names(profile: Profile | str) -> list[str]:
-    """The pipeline and every variant that the profile has weights for, as `evaluate` takes them. Raises LedgerError."""
-    return [*systems.present(profile, [SYSTEM, *variants()]), *adapter_variants(profile)]
+    """The pipeline and every variant that the profile has weights for, as `evaluate` takes them. Raises LedgerError.
+
+    Where no letter is laid out, as with the official backbone, spreading the text changes nothing and is left out.
+    """
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    laid_out = profile.backbone.text_conditioning == "durations"
+    names = [name for name in (SYSTEM, *variants()) if laid_out or name != systems.SPREAD]
+    return [*systems.present(profile, names), *adapter_variants(profile)]
 
 
 def rows(
@@ -230,10 +240,14 @@ def summary(found: pd.DataFrame, name: str) -> str:
     )
 
 
-def identical(rows: pd.DataFrame, short: str) -> str:
-    """One sentence: in how many rows a variant differs from the pipeline at all, in words heard and similarity."""
-    system = system_of()[short]
+def identical(rows: pd.DataFrame, short: str, other: str = SYSTEM) -> str:
+    """One sentence: in how many rows a variant differs from the pipeline, or from another variant, at all.
+
+    That is in the words heard or in a similarity; rows that failed on both sides are alike.
+    """
+    named = {**system_of(), SYSTEM: SYSTEM}
     keys, judged = ["utterance", "seed"], ["hypothesis", "wer", "secs_ecapa_clip", "secs_ge2e_clip"]
-    one, other = (rows[rows["system"] == name].set_index(keys)[judged] for name in (system, SYSTEM))
-    apart = int(one.round(6).compare(other.loc[one.index].round(6)).shape[0])
-    return f"{short}: {apart} of {len(one)} rows differ from the pipeline's."
+    one, two = (rows[rows["system"] == named[name]].set_index(keys)[judged] for name in (short, other))
+    apart = int(one.round(6).compare(two.loc[one.index].round(6)).shape[0])
+    whose = "the pipeline's" if other == SYSTEM else f"those of {other}"
+    return f"{short}: {apart} of {len(one)} rows differ from {whose}."

@@ -21,7 +21,7 @@ VERDICTS = {
     INCONCLUSIVE: "the evidence is there and decides nothing",
     RIGHT: "the paper's own numbers agree with each other within their rounding",
     WRONG: "they do not",
-    ADOPTED: "a setting of the paper, and the default here; whether it is a good one is another claim",
+    ADOPTED: "a setting or a mechanism of the paper that is the same here; what it is good for is another claim",
     DEPARTED: "a setting of the paper that is another here",
     UNTESTED: "the evidence is not there; the line says what would make it",
 }
@@ -34,7 +34,8 @@ class Claim:
     """One claim: where it stands, word for word, and how it is checked.
 
     value: the printed number. reported: the entry of `data/reported` that repeats it, "table/metric/system".
-    check: the fields that its kind asks for. notebook: the number of the notebook that shows the evidence.
+    check: the fields that its kind asks for. notebook: the number of the notebook that shows the evidence. note: what a
+    reader of the verdict should know, shown with the evidence.
     """
 
     id: str

@@ -1,14 +1,20 @@
 """Systems against each other on the same utterances, and the paper's orderings put to the test.
 
-A difference is called shown only when its 95 % interval, from resampled speakers, excludes zero.
+A difference is called shown only when its 95 % interval, from resampled speakers, excludes zero, and never on fewer
+than `pairs.LEAST` utterances; a table of differences is corrected for their number as well.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pandas as pd
 
-from pvlib.study import paper
+from pvlib.metrics.cfr import catastrophic
+from pvlib.study import paper, statistics
 from pvlib.study.measure import in_stratum
+from pvlib.study.pairs import LEAST, paired_line
 from pvlib.study.statistics import Interval, cluster_bootstrap_mean
 
 NAMES = {
@@ -20,14 +26,18 @@ NAMES = {
     "secs_ge2e_speaker": "SECS (GE2E, against the speaker's other speech)",
     "dnsmos": "DNSMOS",
     "cfr": "catastrophic failure rate",
+    "wer_rest": "word error rate without the first word (capped at 1)",
+    "first_lost": "share of wrong first words",
 }
 
 
 def difference(rows: pd.DataFrame, metric: str, one: str, other: str, stratum: str = "overall") -> Interval:
     """Mean of (one - other) over the utterances that both have, with an interval over speakers.
 
-    Raises ValueError when they share no utterance with a value.
+    metric: a column of rows, or `cfr` for catastrophic failures. Raises ValueError when they share no utterance with a
+    value.
     """
+    rows = rows.assign(cfr=catastrophic(rows["wer"]).astype(float)) if metric == "cfr" else rows
     own = in_stratum(rows, stratum)
     sides = [
         own.loc[own["system"] == name, ["utterance", "speaker", metric]].dropna(subset=[metric])
@@ -50,6 +60,8 @@ def compare(rows: pd.DataFrame, metric: str, one: str, other: str, stratum: str 
     low, high = sorted((abs(found.low), abs(found.high)))
     base = f"`{one}` against `{other}`{where}, {NAMES[metric]}: {abs(found.value):.3f} {word}"
     size = f"{found.n} {many(found.n, 'utterance')}, {found.clusters} {many(found.clusters, 'speaker')}"
+    if found.n < LEAST:
+        return f"{base} ({size}). Too few to tell: **no difference is shown**."
     if found.low <= 0 <= found.high:
         ends = f"95 % interval {found.low:+.3f} to {found.high:+.3f}"
         return f"{base} ({ends}; {size}). The interval contains zero: **no difference is shown**."
@@ -59,7 +71,8 @@ def compare(rows: pd.DataFrame, metric: str, one: str, other: str, stratum: str 
 def patterns(rows: pd.DataFrame) -> pd.DataFrame:
     """The paper's orderings that can be asked of this table, with the measured answer: one line each.
 
-    A pattern holds when the measured difference has the paper's sign and its interval excludes zero.
+    A pattern holds when the measured difference has the paper's sign, its interval excludes zero, and its paired test
+    survives Holm's correction over this table.
     """
     asked = [
         ("closer clones than F5-TTS as published", "secs_ecapa_clip", "overall", "f5-as-published", 1),
@@ -85,36 +98,64 @@ def patterns(rows: pd.DataFrame) -> pd.DataFrame:
             "f5-official",
             -1,
         ),
+        ("fewer catastrophic failures than F5-TTS as published", "cfr", "overall", "f5-as-published", -1),
+        (
+            "fewer catastrophic failures than F5-TTS with the clip's transcript",
+            "cfr",
+            "overall",
+            "f5-official",
+            -1,
+        ),
     ]
     values = paper.points()
-    lines = []
+    own, lines = rows[rows["system"] == "personavoice"], []
     for title, metric, stratum, other, sign in asked:
-        printed = values[(values["metric"] == metric) & (values["stratum"] == stratum)].set_index("system")[
-            "value"
-        ]
-        theirs = printed.get("personavoice", float("nan")) - printed.get(other, float("nan"))
+        printed = values[(values["metric"] == metric) & (values["stratum"] == stratum)]
+        printed = printed.set_index("system")["value"]
+        line = {
+            "personavoice has ...": title,
+            "the paper's difference": printed.get("personavoice", np.nan) - printed.get(other, np.nan),
+        }
         try:
-            found = difference(rows, metric, "personavoice", other, stratum)
+            sides = (in_stratum(side, stratum) for side in (own, rows[rows["system"] == other]))
+            found = paired_line(*sides, metric)
         except ValueError:
-            lines.append((title, theirs, float("nan"), "-", "not measured"))
+            lines.append(line | {"p": np.nan, "sign": sign})
             continue
+        tested = found["p"] if found["n"] >= LEAST else np.nan
         lines.append(
-            (title, theirs, found.value, f"{found.low:+.3f} to {found.high:+.3f}", _verdict(found, sign))
+            line
+            | {key: found[key] for key in ("n", "difference", "low", "high")}
+            | {"p": tested, "sign": sign}
         )
-    columns = [
-        "personavoice has ...",
-        "the paper's difference",
-        "measured difference",
-        "95 % interval",
-        "verdict",
-    ]
-    return pd.DataFrame(lines, columns=columns).set_index(columns[0])
+    numbers = ["n", "difference", "low", "high"]
+    table = pd.DataFrame(lines).reindex(
+        columns=[*lines[0], *(name for name in numbers if name not in lines[0])]
+    )
+    table = table.astype(dict.fromkeys(numbers, float)).assign(holm=statistics.holm(table["p"]))
+    return pd.DataFrame(
+        {
+            "personavoice has ...": table["personavoice has ..."],
+            "the paper's difference": table["the paper's difference"],
+            "measured difference": table["difference"],
+            "95 % interval": [
+                "-" if np.isnan(low) else f"{low:+.3f} to {high:+.3f}"
+                for low, high in zip(table["low"], table["high"])
+            ],
+            "Holm's p": table["holm"],
+            "verdict": [_verdict(line) for line in table.itertuples()],
+        }
+    ).set_index("personavoice has ...")
 
 
-def _verdict(found: Interval, sign: int) -> str:
-    if found.low <= 0 <= found.high:
+def _verdict(line: Any) -> str:
+    if np.isnan(line.difference):
+        return "not measured"
+    if np.isnan(line.p):
+        return f"fewer than {LEAST} pairs"
+    if line.low <= 0 <= line.high or line.holm >= statistics.ALPHA:
         return "not shown"
-    return "holds" if found.value * sign > 0 else "the opposite holds"
+    return "holds" if line.difference * line.sign > 0 else "the opposite holds"
 
 
 def many(n: int, noun: str) -> str:

@@ -27,7 +27,8 @@ def sample(rows: pd.DataFrame, profile: str = "") -> str:
     """What was evaluated: utterances, speakers, systems, text lengths, failures; and, of a profile, what was not."""
     one = rows.drop_duplicates("utterance")
     buckets = one["bucket"].value_counts()
-    lengths = ", ".join(f"{buckets[name]} {name}" for name in BUCKETS if name in buckets)
+    words = {"ultra-short": "of at most 4 words", "short": "of 5-8 words", "long": "longer"}
+    lengths = ", ".join(f"{buckets[name]} {words[name]}" for name in BUCKETS if name in buckets)
     failed = int((rows["error"] != "").sum())
     lost = absent(profile, MAIN) if profile else {}
     apart = "".join(f" `{name}` is not among them: {reason}." for name, reason in lost.items())

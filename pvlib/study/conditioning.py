@@ -519,7 +519,19 @@ def moved_figure(table: pd.DataFrame) -> Figure:
             fill = colour if line.trained else "white"
             ax.errorbar([line.difference], [y], xerr=spread, fmt="o", color=colour, mfc=fill, ms=5, lw=1.2)
         ax.axvline(0, color="#7f7f7f", lw=0.8)
-        ax.set(xlabel=label, yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+        ax.set(
+            xlabel=f"change of\n{label}",
+            yticks=range(len(names)),
+            yticklabels=names,
+            ylim=(len(names) - 0.5, -0.5),
+        )
+    for colour, fill, words in (
+        ("#d55e00", "#d55e00", "up in the mini world"),
+        ("#0072b2", "#0072b2", "down in the mini world"),
+        ("#7f7f7f", "white", "not moved there"),
+    ):
+        ax.plot([], [], "o", color=colour, mfc=fill, ms=5, label=words)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 

@@ -293,7 +293,7 @@ def _evaluate_shared(
             rows = {key: row for one in gathered for key, row in one[index][0].items()}
             if rows:
                 in_order = {key: rows[key] for key in by_key if key in rows}
-                store.add(in_order, sum(one[index][1] for one in gathered))
+                store.add(in_order, {key: took for one in gathered for key, took in one[index][1].items()})
         tables = [store.get(list(by_key)) for store in stores]
     tables = ranks.share(tables)
     for part in parts:
@@ -310,7 +310,7 @@ def _missing(store: row_files.Working, by_key: dict[str, Request]) -> list[str]:
     store.absorb()
     todo = sorted(store.missing(list(by_key)), key=lambda key: len(by_key[key].text))
     if todo:
-        store.add({}, 0.0)  # an unwritable place is told before the work, not after
+        store.add({}, {})  # an unwritable place is told before the work, not after
     return todo
 
 
@@ -324,15 +324,16 @@ def _make(
     manifest: Manifest,
     judges: Panel,
     say: Callable[[str], None],
-) -> tuple[dict[str, dict[str, Any]], float]:
-    """Rows of one batch by key, and the wall time that they took, in seconds."""
+) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
+    """Rows of one batch by key, and the wall time of each in seconds: an even share of the batch's."""
     begun = time.perf_counter()
     requests = list(batch.values())
     say("synthesising")
     results = system.synthesise(requests)
     say("judging")
     table = judge(system, requests, results, manifest, judges)
-    return dict(zip(batch, table, strict=True)), time.perf_counter() - begun
+    share = (time.perf_counter() - begun) / len(batch)
+    return dict(zip(batch, table, strict=True)), dict.fromkeys(batch, share)
 
 
 def _check_alike(ranks: Ranks, chosen: Sequence[System], judges: Panel, by_key: dict[str, Request]) -> None:

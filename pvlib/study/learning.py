@@ -104,7 +104,8 @@ def trend(model: str, log: pd.DataFrame) -> str:
     verdict = (
         "it was still learning when it stopped" if change < -0.03 else "more of the same would bring little"
     )
-    return f"`{model}`: the loss of its last quarter is {change:+.0%} of the quarter before: {verdict}."
+    word = "lower" if change < 0 else "higher"
+    return f"`{model}`: the loss of its last quarter is {abs(change):.0%} {word} than in the quarter before: {verdict}."
 
 
 def places(lost: pd.DataFrame, system: str) -> str:

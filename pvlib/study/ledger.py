@@ -1,4 +1,4 @@
-"""The ledger: `data/claims.yaml`, every checkable claim of both seeds, and the verdict that was computed for each.
+"""The ledger: `data/claims.yaml`, every checkable claim of both source documents, and the verdict computed for each.
 
 A verdict is never typed. `scoreboard` computes all of them from rows, from the implementation and from the paper's own
 numbers; a claim whose evidence is not there is `untested`.
@@ -6,12 +6,14 @@ numbers; a claim whose evidence is not there is `untested`.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -48,6 +50,14 @@ COLUMNS += ("p", "p_holm", "notebook", "check")
 CLAIM_FIELDS = tuple(f.name for f in fields(Claim))
 REQUIRED = ("id", "source", "where", "quote", "kind", "check")
 COMPARED = (*MEANS, "cfr")  # metrics of a single utterance
+ALWAYS = ("seed", "words", "wer", "wer_capped")  # columns with a number in every row
+WHOLE = (
+    *ALWAYS,
+    "secs_ecapa_clip",
+    "secs_ge2e_clip",
+    "dnsmos",
+    "generated_seconds",
+)  # and in those that did not fail
 CHOICES: dict[str, Iterable[str]] = {
     "stratum": STRATA,
     "first": STRATA,
@@ -255,6 +265,15 @@ def check_rows(rows: pd.DataFrame, manifest: Manifest) -> None:
     """
     if missing := [name for name in row_files.COLUMNS if name not in rows]:
         raise LedgerError(f"these are no rows: no column {', '.join(missing)}")
+    for column in WHOLE:
+        needed = rows if column in ALWAYS else rows[rows["error"].fillna("") == ""]
+        values = pd.to_numeric(needed[column], errors="coerce")
+        if not np.isfinite(values).all():
+            row = needed[~np.isfinite(values)].iloc[0]
+            raise LedgerError(
+                f"{row['system']}: {row['utterance']} has no {column}; the row is cut short or damaged: restore its "
+                "file with git, or evaluate it again"
+            )
     known = manifest.table.set_index("utterance")
     if len(foreign := rows[~rows["utterance"].isin(known.index)]):
         raise LedgerError(
@@ -293,7 +312,7 @@ def scoreboard(
     """Every claim with its verdict, a line each: columns as `COLUMNS`.
 
     claims: default those of the committed ledger; only: ids of those to judge, default all.
-    A finding that rests on a test counts only if its p survives Holm's correction over all tests of the ledger;
+    A finding that rests on a test counts only if its p survives Holm's correction over its family (`families`);
     otherwise it is inconclusive. `check` says in words how the claim is tested and what would refute it.
     Raises LedgerError naming the claim whose evidence does not fit together.
     """
@@ -306,15 +325,35 @@ def scoreboard(
             findings.append(KINDS[claim.kind].run(claim, evidence.of(claim.check), by_id))
         except (ValueError, FactError, ManifestError, RowsError) as error:
             raise LedgerError(f"claim {claim.id}: {error}") from error
-    corrected = holm([finding.p for finding in findings])
+    corrected = families(chosen, [finding.p for finding in findings])
     lines = [_line(claim, *pair) for claim, pair in zip(chosen, zip(findings, corrected), strict=True)]
     return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def families(claims: Sequence[Claim], p: Sequence[float]) -> np.ndarray:
+    """The p of each claim after Holm's correction over its family; NaN where there was no test.
+
+    A family is what one notebook shows: its differences, and apart from them its equivalences, which ask the opposite
+    question. So a claim has one p, whichever notebook prints it. The same test behind two claims counts once.
+    """
+    tests: dict[tuple[str, bool], dict[str, float]] = {}
+    where = []
+    for claim, value in zip(claims, p, strict=True):
+        family = (claim.notebook, claim.kind == "negligible")
+        test = json.dumps([claim.kind, {name: str(v) for name, v in claim.check.items() if name != "effect"}])
+        tests.setdefault(family, {})[test] = value
+        where.append((family, test))
+    corrected = {
+        family: dict(zip(own, holm(list(own.values())), strict=True)) for family, own in tests.items()
+    }
+    return np.array([corrected[family][test] for family, test in where])
 
 
 def _line(claim: Claim, finding: Finding, p: float) -> tuple[Any, ...]:
     verdict, words = finding.verdict, finding.evidence
     if verdict in (SUPPORTED, CONTRADICTED) and p >= ALPHA:
         verdict, words = INCONCLUSIVE, f"{words}; not after Holm's correction (p = {p:.3g})"
+    words = f"{words}. {claim.note}" if claim.note else words
     how = KINDS[claim.kind].words.format_map(claim.check)
     values = (SOURCES[claim.source], claim.where, claim.quote, claim.value, claim.kind, verdict)
     return (claim.id, *values, finding.measured, words, finding.p, p, claim.notebook, how)
@@ -325,14 +364,6 @@ def tally(board: pd.DataFrame) -> pd.DataFrame:
     counts = pd.crosstab(board["verdict"], board["source"])
     counts = counts.reindex(index=list(VERDICTS), columns=list(SOURCES.values()), fill_value=0)
     return counts.assign(all=counts.sum(axis=1)).rename_axis(columns=None)
-
-
-def unknown_systems(claims: Sequence[Claim]) -> list[str]:
-    """Systems that checks name and that cannot be made yet, in order of their names."""
-    names = {
-        claim.check[who] for claim in claims for who in WHO if claim.kind != "external" and who in claim.check
-    }
-    return sorted(name for name in names if not systems.is_known(name))
 
 
 def summary(board: pd.DataFrame) -> list[str]:
@@ -350,7 +381,8 @@ def summary(board: pd.DataFrame) -> list[str]:
         )
     tested = board["p"].notna().sum()
     sentences.append(
-        f"{tested} verdicts rest on a paired test, and Holm's correction runs over all of them together."
+        f"{tested} verdicts rest on a test, and Holm's correction runs over those of each notebook, differences and "
+        "equivalences apart."
         if tested
         else "No verdict rests on a paired test yet: the variants that would be compared are still to be measured."
     )

@@ -318,6 +318,7 @@ def about_joins(found: pd.DataFrame) -> list[str]:
     """Sentences on `joins`: what the cross-fade smooths, what a mistaken order of the axes costs, beside the paper."""
     paper = next(claim.value for claim in ledger.load() if claim.id == GAIN_CLAIM)
     means = found.groupby("join")[["at_seams", "elsewhere", "from_right", "secs_ecapa_clip"]].mean()
+    wide = found.pivot_table("secs_ecapa_clip", ["utterance", "speaker"], "join").reset_index()
     right, cut = means.loc["cross-fade"], means.loc["hard cut"]
     sentences = [
         f"Over {found['utterance'].nunique()} long texts the mel changes by {right['at_seams']:.2f} nat per frame at "
@@ -326,10 +327,13 @@ def about_joins(found: pd.DataFrame) -> list[str]:
     for name in ("faded along bands", "axes misread"):
         wrong = means.loc[name]
         gain = right["secs_ecapa_clip"] / wrong["secs_ecapa_clip"] - 1
+        ends = statistics.paired_bootstrap(wide[name], wide["cross-fade"], wide["speaker"])
+        shown = len(wide) >= LEAST and not ends.low <= 0 <= ends.high
         sentences.append(
-            f"*{name}* is {wrong['from_right']:.2f} nat away from the right splice; mending it raises SECS from "
-            f"{wrong['secs_ecapa_clip']:.3f} to {right['secs_ecapa_clip']:.3f}, by {gain:+.1%}. The paper reports "
-            f"+{paper} and does not say what exactly was wrong."
+            f"*{name}* is {wrong['from_right']:.2f} nat away from the right splice; SECS is "
+            f"{wrong['secs_ecapa_clip']:.3f} with it and {right['secs_ecapa_clip']:.3f} without"
+            f"{f', {gain:+.1%}' if shown else ': no difference is shown'}. The paper reports +{paper} and does not say "
+            "what exactly was wrong."
         )
     return sentences
 

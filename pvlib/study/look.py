@@ -6,8 +6,9 @@ Nothing here or in `plots` and `pictures` touches pyplot, a backend or any other
 from __future__ import annotations
 
 import functools
+import html
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,9 +105,16 @@ def keep(figure: Figure, name: str, folder: str | Path = "", alt: str = "") -> I
     return Image(filename=str(path), embed=True, alt=alt or name.replace("_", " "))
 
 
-def table(frame: pd.DataFrame, *, digits: int = 3) -> HTML:
-    """A frame for display, its texts in full and its numbers rounded. A plain running index is left out."""
+def table(frame: pd.DataFrame, *, digits: int = 3, links: Mapping[str, str] | None = None) -> HTML:
+    """A frame for display, its texts in full and its numbers rounded. A plain running index is left out.
+
+    links: whole text of a cell -> the address that it leads to. Of an empty frame it says that it has no lines.
+    """
     running = isinstance(frame.index, pd.RangeIndex) or not frame.index.is_unique
+    if frame.empty:
+        return HTML("<p>no lines</p>")
     with pd.option_context("display.max_colwidth", None):
         text = frame.to_html(border=0, na_rep="-", index=not running, float_format=f"{{:.{digits}f}}".format)
+    for cell, address in (links or {}).items():
+        text = text.replace(f"<td>{cell}</td>", f'<td><a href="{html.escape(address)}">{cell}</a></td>')
     return HTML(text)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +23,8 @@ BUCKETS = ("ultra-short", "short", "long")
 ULTRA_SHORT_WORDS = 4  # at most
 SHORT_WORDS = 8  # at most; the paper's "short" is both
 DEMO = "demo"
+# what reading a damaged .npz raises
+DAMAGED = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
 class ManifestError(ValueError):
@@ -195,13 +199,18 @@ def sha256(name: str) -> str:
 def _enrolment(path: Path, table: pd.DataFrame) -> tuple[dict[str, dict[str, np.ndarray]], str]:
     if not path.is_file():
         return {}, ""
-    with np.load(path, allow_pickle=False) as file:
-        speakers = [str(speaker) for speaker in file["speakers"]]
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            speakers = [str(speaker) for speaker in file["speakers"]]
+            ecapa, ge2e = file["ecapa"], file["ge2e"]
+            made_by = str(file["ecapa_sha256"]) if "ecapa_sha256" in file else ""
         enrolment = {
-            speaker: {"ecapa": file["ecapa"][index], "ge2e": file["ge2e"][index]}
-            for index, speaker in enumerate(speakers)
+            speaker: {"ecapa": ecapa[index], "ge2e": ge2e[index]} for index, speaker in enumerate(speakers)
         }
-        made_by = str(file["ecapa_sha256"]) if "ecapa_sha256" in file else ""
+    except DAMAGED as error:
+        raise ManifestError(
+            f"{path} cannot be read ({error!r}); restore it with `git checkout -- {path}`"
+        ) from error
     if absent := sorted(set(table["speaker"]) - set(speakers)):
         raise ManifestError(
             f"{path}: no embedding of speaker {absent[0]}; restore it with `git checkout -- {path}`"

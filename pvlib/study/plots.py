@@ -24,7 +24,7 @@ STRATA = {
     "long": "long\n(> 8 words)",
     "short": "short\n(≤ 8 words)",
     "ultra-short": "ultra-short\n(≤ 4 words)",
-    "5-8 words": "short\n(5-8 words)",
+    "5-8 words": "5-8 words",
 }
 
 LABELS = {
@@ -131,21 +131,28 @@ def distributions(rows: pd.DataFrame, metrics: list[str], measured: pd.DataFrame
 def wer_histogram(rows: pd.DataFrame, stratum: str, last: float = 1.5) -> Figure:
     """WER inside one stratum, one panel per system: two heaps mean that an utterance works or breaks.
 
-    Values at or above `last` are counted in the last bin.
+    A bin holds its right end and not its left, so that what is no failure stands left of the threshold. Values above
+    `last` have a bin of their own behind it.
     """
     own = in_stratum(rows, stratum)
     systems = ordered(own["system"])
     figure = Figure(figsize=(7.2, 1.15 * max(1, len(systems)) + 0.7), layout="constrained")
     axes = figure.subplots(max(1, len(systems)), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    edges = np.linspace(0.0, last, round(last * 10) + 1)
+    width = 0.1
+    edges = np.linspace(0.0, last + width, round(last / width) + 2)
+    closed = np.concatenate([[-1e-9], edges[1:] + 1e-9])
     for ax, system in zip(axes, systems, strict=False):
-        values = own.loc[own["system"] == system, "wer"].clip(upper=last - 1e-9)
-        ax.hist(values, bins=edges, color=look(system).colour, edgecolor="white")
+        values = own.loc[own["system"] == system, "wer"].clip(upper=last + width)
+        heights, _ = np.histogram(values, closed)
+        ax.bar(edges[:-1], heights, width, align="edge", color=look(system).colour, edgecolor="white")
+        ax.axvline(last, color="#bbbbbb", lw=0.8, ls=":")
         ax.axvline(THRESHOLD, color="#444444", lw=1, ls="--")
         ax.set_title(f"{system} (n = {len(values)})", loc="left", fontsize=9)
         ax.yaxis.get_major_locator().set_params(integer=True)
     figure.supylabel("utterances", fontsize=9.5)
-    axes[-1].set_xlabel(f"{label('wer')}; the last bin holds {last:g} and more; dashed: {THRESHOLD}")
+    ticks = np.arange(0, last + 1e-9, 0.25)
+    axes[-1].set_xticks([*ticks, last + width], [*(f"{tick:g}" for tick in ticks), "more"])
+    axes[-1].set_xlabel(f"{label('wer')}; dashed: {THRESHOLD}, failures lie right of it")
     return figure
 
 
@@ -175,13 +182,16 @@ def plane(
         }
         ax.errorbar(own["wer"], own["secs"], fmt=style.marker, color=style.colour, ms=7, label=system, **bars)
     edge = frontier(points[~points["system"].isin(CONTROLS)])
-    ax.step(
-        edge["wer"], edge["secs"], where="post", color="#888888", lw=1, ls=":", label="frontier", zorder=0
-    )
+    if len(edge) > 1:
+        ax.step(
+            edge["wer"], edge["secs"], where="post", color="#888888", lw=1, ls=":", label="frontier", zorder=0
+        )
     if reported is not None and len(reported):
         for _, theirs in reported.iterrows():
             _open(ax, theirs["wer"], theirs["secs"], theirs["system"])
-            near = {"xytext": (5, -9), "textcoords": "offset points", "size": 7.5, "color": "#555555"}
+            right = theirs["wer"] > 0.5  # written towards the middle, where there is room
+            near = {"xytext": (-5 if right else 5, -9), "ha": "right" if right else "left"}
+            near |= {"textcoords": "offset points", "size": 7.5, "color": "#555555"}
             ax.annotate(theirs["system"], (theirs["wer"], theirs["secs"]), **near)
         ax.plot([], [], "o", mfc="white", mec="#666666", ms=7, label="the paper")
     ax.set(xlabel=label("wer_capped"), ylabel=secs, title="systems (95 % intervals)")
@@ -191,7 +201,7 @@ def plane(
         for _, point in sweep.iterrows():
             near = {"xytext": (4, 4), "textcoords": "offset points", "size": 8}
             axes[1].annotate(f"{point['steps']:.0f}", (point["wer"], point["secs"]), **near)
-        title = "personavoice: steps (numbers), guidance (lines)"
+        title = "personavoice: steps (numbers), guidance (lines); means"
         axes[1].set(xlabel=label("wer_capped"), ylabel=secs, title=title)
         axes[1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), fontsize=8, ncols=3)
     return figure
@@ -261,7 +271,7 @@ def learning(logs: dict[str, pd.DataFrame], found: dict[str, pd.DataFrame]) -> F
 
     logs: columns minutes and the losses (`learning.LOSSES`); found: columns minutes and what was found, or none.
     """
-    figure = Figure(figsize=(2.9 * len(logs), 4.6))
+    figure = Figure(figsize=(2.9 * len(logs), 5.4))
     axes = figure.subplots(2, len(logs), squeeze=False, sharex="col")
     for column, (model, log) in enumerate(logs.items()):
         upper, lower = axes[:, column]
@@ -280,24 +290,34 @@ def learning(logs: dict[str, pd.DataFrame], found: dict[str, pd.DataFrame]) -> F
             lower.text(0.5, 0.5, words, ha="center", va="center", color="#5f5f5f", transform=lower.transAxes)
             lower.set_yticks([])
             continue
+        lower.set_ylabel("on the dev split (see legend)")
         names = [name for name in shown if name not in ("step", "seconds", "minutes")]
         for name, colour in zip(names, ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9"), strict=False):
             lower.plot(shown["minutes"], shown[name], color=colour, marker=".", label=name.replace("_", " "))
-        lower.legend(fontsize=6.5)
+        lower.legend(fontsize=6.5, loc="upper center", bbox_to_anchor=(0.5, -0.28))
     return figure
 
 
 @styled
 def by_place(lost: pd.DataFrame, parts: int = 5) -> Figure:
-    """Share of words lost along the text, first to last, one line per system. lost: see `learning.lost_words`."""
+    """Share of words lost along the text, one line per system: in fifths, and the very first and last word apart.
+
+    lost: see `learning.lost_words`.
+    """
     figure = Figure(figsize=(6.4, 3.2))
     ax = figure.subplots()
     place = np.minimum((lost["place"] * parts).astype(int), parts - 1)
     shares = lost.groupby(["system", place])["lost"].mean()
     for system in ordered(lost["system"].unique()):
-        own = shares[system]
-        ax.plot(own.index, own, color=look(system).colour, marker=look(system).marker, label=system)
-    ax.set_xticks(range(parts), ["first", *[""] * (parts - 2), "last"])
+        own, style = shares[system], look(system)
+        ax.plot(own.index, own, color=style.colour, marker=style.marker, label=system)
+        words = lost[lost["system"] == system]
+        ends = [words.loc[words["place"] == end, "lost"].mean() for end in (0, 1)]
+        ax.plot([-1, parts], ends, style.marker, mfc="white", mec=style.colour)
+    ax.set_xticks(
+        range(-1, parts + 1),
+        ["first\nword", "first\nfifth", *[""] * (parts - 2), "last\nfifth", "last\nword"],
+    )
     ax.set_xlabel("place in the text")
     ax.set_ylabel("share of words lost")
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -70,8 +70,9 @@ def record(
     names: default all that the profile has weights for, and those from outside whose rows are finished. samples:
     utterances of the study (default: the profile's full number). Rows of the profile's own manifest take along the RTF
     benchmark, the models' figures and the demo's rows where they were made; those of another one, and of a part of
-    the study (its name), lie in folders of their own (`rows.part_of`). Nothing is computed and, unless all rows are
-    there, nothing is written. Raises RecordError, RowsError.
+    the study (its name), lie in folders of their own (`rows.part_of`). Wall seconds are those of the recorded rows,
+    null where they are not known of these alone. Nothing is computed and, unless all rows are there, nothing is
+    written. Raises RecordError, RowsError.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
     manifest = manifest or manifests.read(profile.manifest)
@@ -86,6 +87,7 @@ def record(
     folder = paths.RESULTS / place
     files: dict[Path, str] = {}
     cards: dict[str, Any] = {}
+    spent: list[float | None] = []
     for name in names:
         system = systems.create(name, profile, device) if isinstance(name, str) else name
         store = working(system, judges, profile)
@@ -95,11 +97,12 @@ def record(
                 f"run `pvlib evaluate --samples {samples}`"
             )
         table = store.get(keys)
+        spent.append(store.wall_seconds(keys))
         files[row_files.committed_path(place, system.name)] = row_files.to_csv(table)
         cards[system.name] = {
             "rows": len(table),
             "failures": int((table["error"] != "").sum()),
-            "wall_seconds": round(store.seconds, 1),
+            "wall_seconds": _rounded(spent[-1]),
             **system.fingerprint(),
         }
     if place == profile.name:
@@ -112,7 +115,7 @@ def record(
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(),
         "machine": machine(),
-        "wall_seconds": round(sum(card["wall_seconds"] for card in cards.values()), 1),
+        "wall_seconds": _rounded(None if None in spent else sum(spent)),
         "judges": judges.fingerprint(),
         "systems": cards,
     }
@@ -130,8 +133,7 @@ def _extras(
     made, folder = paths.WORKING_ROWS / profile.name, paths.RESULTS / profile.name
     files: dict[Path, str] = {}
     if (made / "rtf.json").exists():
-        speeds = json.loads((made / "rtf.json").read_text(encoding="utf-8"))
-        files[folder / "rtf.csv"] = _speeds_csv(speeds)
+        files[folder / "rtf.csv"] = _speeds_csv(made / "rtf.json")
     if (made / "models.json").exists():
         files[folder / "models.json"] = (made / "models.json").read_text(encoding="utf-8")
     if (paths.SAMPLES / "demo.json").exists():
@@ -148,11 +150,21 @@ def _extras(
     return files
 
 
-def _speeds_csv(speeds: dict[str, Any]) -> str:
-    host = speeds["machine"]
-    table = pd.DataFrame(speeds["systems"].values())
-    table = table[["system", "median", "low", "high", "utterances", "failures", "threads"]]
-    name = host["gpu"] or f"{host['cpu']}, {host['cores']} cores"
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
+
+
+def _speeds_csv(path: Path) -> str:
+    try:
+        speeds = json.loads(path.read_text(encoding="utf-8"))
+        host = speeds["machine"]
+        table = pd.DataFrame(speeds["systems"].values())
+        table = table[["system", "median", "low", "high", "utterances", "failures", "threads"]]
+        name = host["gpu"] or f"{host['cpu']}, {host['cores']} cores"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise row_files.RowsError(
+            f"{path} cannot be read as speeds ({error!r}); delete it and run again"
+        ) from error
     return table.assign(machine=name).to_csv(index=False, float_format="%.4f", lineterminator="\n")
 
 

@@ -83,6 +83,7 @@ def notebook_page(notebook: NotebookNode) -> str:
             if "text/markdown" in (data := output.get("data", {})):
                 data["text/markdown"] = _draw_formulas(data["text/markdown"])
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(copy)
+    body = re.sub(r'href="(\w+)\.ipynb"', r'href="\1.html"', body)  # notebooks lead to each other
     return _page(title_of(notebook), '<p><a href="index.html">all notebooks</a></p>' + body)
 
 

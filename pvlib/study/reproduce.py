@@ -5,11 +5,12 @@ Working rows are cached, so a run that was interrupted goes on where it stopped.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +26,7 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
 from pvlib import paths, systems
-from pvlib.config import Profile, get_profile
+from pvlib.config import MINI, Profile, get_profile
 from pvlib.study import (
     ablations,
     cards,
@@ -46,6 +47,7 @@ from pvlib.study.manifest import Manifest
 from pvlib.study.ranks import Ranks
 from pvlib.study.rows import write_text
 from pvlib.study.rtf import measure_speed
+from pvlib.systems.external.environment import ExternalError
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 DEMO_SYSTEMS = ("f5-official", "personavoice")
@@ -54,7 +56,7 @@ _PROGRESS = re.compile(r"\r|\d+%\||it/s|s/it")
 
 
 class ReproduceError(RuntimeError):
-    """A notebook that is unknown or failed; the message names it and says how to go on."""
+    """A notebook that is unknown or failed, or a record that would lose rows; the message names it and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -98,19 +100,25 @@ NOTEBOOKS = {
 }
 
 
-def choose(only: str | Sequence[str] | None) -> list[str]:
-    """Notebook names in reading order, picked by name, number ("06") or file name.
+def choose(only: str | Sequence[str] | None, profile: Profile = MINI) -> list[str]:
+    """Notebook names in reading order, picked by name, number ("06") or file name; by default all that a profile has.
 
-    Raises ReproduceError on one that does not exist.
+    Raises ReproduceError on one that does not exist, or not for this profile (`Needs.embedded`).
     """
+    absent = [name for name, needs in NOTEBOOKS.items() if needs.embedded and not profile.embedded]
     if not only:
-        return list(NOTEBOOKS)
+        return [name for name in NOTEBOOKS if name not in absent]
     chosen = set()
     for wanted in [only] if isinstance(only, str) else only:
         stem = Path(wanted).stem
         found = [name for name in NOTEBOOKS if name == stem or name.split("_")[0] == stem]
         if not found:
             raise ReproduceError(f"no notebook {wanted!r}; there are {', '.join(NOTEBOOKS)}")
+        if refused := [name for name in found if name in absent]:
+            raise ReproduceError(
+                f"{refused[0]} is about what only a profile with embedded weights has, and {profile.name} has official "
+                "ones; leave it out, or take --profile mini"
+            )
         chosen.update(found)
     return [name for name in NOTEBOOKS if name in chosen]
 
@@ -122,12 +130,18 @@ class Engine(NBClientEngine):
     tells it through a shadow of the socket on which it waits for the kernel's answer, so that an answer that comes
     just then is never seen, and the notebook waits for ever.
 
-    A kernel that dies tells where it was, in the error.
+    A kernel that dies tells where it was, in the error. One that runs is in `running`, the caller's list: it has a
+    session of its own, where Ctrl-C does not reach it, so whoever stops has to `end` it.
     """
 
     @classmethod
     def execute_managed_notebook(
-        cls, nb_man: NotebookExecutionManager, kernel_name: str, start_timeout: float = 60, **options: object
+        cls,
+        nb_man: NotebookExecutionManager,
+        kernel_name: str,
+        start_timeout: float = 60,
+        running: list[PapermillNotebookClient] | None = None,
+        **options: object,
     ) -> None:
         """Run the cells in a fresh kernel. Raises nbclient's DeadKernelError, with what the kernel left behind."""
         with TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as folder:
@@ -144,6 +158,8 @@ class Engine(NBClientEngine):
             for widgets in client.widget_registry.values():
                 for model, shown in widgets.items():
                     widgets[model] = type(shown.__name__, (shown,), {"sync_state": lambda self: None})
+            running = [] if running is None else running
+            running.append(client)
             try:
                 client.execute()
             except DeadKernelError as error:
@@ -151,14 +167,30 @@ class Engine(NBClientEngine):
                 raise DeadKernelError(
                     where.strip() or "ended from outside, as by a system short of memory"
                 ) from error
+            finally:
+                running.remove(client)
+
+    @staticmethod
+    def end(running: Sequence[PapermillNotebookClient]) -> None:
+        """Kill the kernels that have started; what runs them finds them dead within a second or two."""
+        for client in list(running):
+            process = getattr(getattr(client.km, "provisioner", None), "process", None)
+            if process is not None:
+                process.kill()
 
 
 papermill_engines.register(Engine.__module__, Engine)
 
 
-def execute(name: str, parameters: dict[str, object], folder: Path) -> NotebookNode:
+def execute(
+    name: str,
+    parameters: dict[str, object],
+    folder: Path,
+    running: list[PapermillNotebookClient] | None = None,
+) -> NotebookNode:
     """Run one notebook in a fresh kernel; the executed copy is <folder>/<name>.ipynb.
 
+    running: a list that holds the kernel's client for as long as it runs, for `Engine.end`.
     Raises ReproduceError naming the cell that failed, the copy then holding everything up to it, or what a kernel that
     died has left.
     """
@@ -166,7 +198,7 @@ def execute(name: str, parameters: dict[str, object], folder: Path) -> NotebookN
     target = folder / f"{name}.ipynb"
     source = paths.NOTEBOOKS / f"{name}.ipynb"
     options = {"kernel_name": KERNEL["name"], "cwd": str(paths.ROOT), "progress_bar": False}
-    options["engine_name"] = Engine.__module__
+    options |= {"engine_name": Engine.__module__, "running": running}
     options["extra_arguments"] = [
         "--IPKernelApp.log_level=CRITICAL"
     ]  # its remarks would break the progress bar
@@ -187,21 +219,28 @@ def execute(name: str, parameters: dict[str, object], folder: Path) -> NotebookN
 def run_all(names: Sequence[str], parameters: dict[str, object], jobs: int = 1) -> dict[str, NotebookNode]:
     """Run notebooks, `jobs` at a time, with a progress bar; executed copies by name, in the order given.
 
-    Raises what `execute` raises of the first that fails, when those that run have ended; others are not begun.
+    Raises what `execute` raises of the first that fails. Then, and on Ctrl-C, those that run are ended and others are
+    not begun.
     """
     compiled.compile_librosa()
-    with (
-        launch.shared_threads(jobs),
-        ThreadPoolExecutor(jobs) as pool,
-        tqdm(total=len(names), unit="notebook") as bar,
-    ):
-        runs = {pool.submit(execute, name, parameters, paths.REPORT): name for name in names}
-        for run in as_completed(runs):
-            if run.exception():
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise run.exception()
-            bar.set_description(runs[run])
-            bar.update()
+    running: list[PapermillNotebookClient] = []
+    runs: dict[Future[NotebookNode], str] = {}
+    pool = ThreadPoolExecutor(jobs)
+    with launch.shared_threads(jobs), tqdm(total=len(names), unit="notebook") as bar:
+        try:
+            for name in names:
+                runs[pool.submit(execute, name, parameters, paths.REPORT, running)] = name
+            for run in as_completed(runs):
+                run.result()
+                bar.set_description(runs[run])
+                bar.update()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(run.done() for run in runs):  # also a kernel that was only about to start
+                Engine.end(running)
+                time.sleep(0.1)
+            raise
+    pool.shutdown()
     return {name: run.result() for run, name in runs.items()}
 
 
@@ -339,22 +378,21 @@ def reproduce(
 
     samples: utterances of the study; by default the profile's own number, and all of them when recording.
     record: refresh what is committed (notebooks with outputs, figures, rows, the README's results block); only a
-    complete run of all notebooks that belong to it (`Needs`) may do so. only: some notebooks, by name or number. jobs:
-    processes that share the synthesis, and notebooks that run at a time. learning: measures how quickly the backbone
-    learns (`training.speed.measured`, of a floor that this one does not see) before notebooks run side by side.
-    Raises ReproduceError on a notebook that is unknown or fails and on an incomplete recorded run, and what the
-    study raises (ConfigError, ManifestError, WeightsError, RowsError, RanksError).
+    complete run of all notebooks that belong to it (`Needs`) may do so, and only where no committed row is lost.
+    only: some notebooks, by name or number. jobs: processes that share the synthesis, and notebooks that run at a time.
+    learning: measures how quickly the backbone learns (`training.speed.measured`, of a floor that this one does not
+    see) before notebooks run side by side.
+    Raises ReproduceError on a notebook that is unknown or fails, on a recorded run that is incomplete or would lose
+    rows (before any work), and what the study raises (ConfigError, ManifestError, WeightsError, RowsError, RanksError).
     """
     settings = get_profile(profile)
-    complete = [
-        name
-        for name, needs in NOTEBOOKS.items()
-        if (settings.embedded or not needs.embedded) and (needs.recorded or not record)
-    ]
-    names = [name for name in choose(only) if name in complete]
+    complete = [name for name in choose(None, settings) if NOTEBOOKS[name].recorded or not record]
+    names = [name for name in choose(only, settings) if name in complete]
     samples = samples or (settings.samples if record else settings.default_samples)
     if record and (names != complete or samples != settings.samples):
         raise ReproduceError(f"a recorded run is complete: all notebooks and --samples {settings.samples}")
+    if record:
+        check_kept(parts(settings, samples, names))
     started = time.monotonic()
     table = prepare(settings, samples, names, jobs=jobs, learning=learning)
     if record:
@@ -395,20 +433,80 @@ def write_report(executed: dict[str, NotebookNode], facts: Sequence[str], table:
     return write_text(paths.REPORT / "index.html", page)
 
 
-def record_run(executed: dict[str, NotebookNode], profile: Profile, samples: int) -> None:
-    """Refresh what is committed from a complete run: rows, notebooks, figures, the README's results block."""
-    provenance.record(profile, samples=samples)
-    if any(NOTEBOOKS[name].ablations for name in executed):
-        variants = ablations.system_names(profile)
-        provenance.record(profile, variants, ablations.count(profile, samples), part=row_files.VARIANTS)
+@dataclass(frozen=True)
+class Part:
+    """What a recorded run writes to one place of `data/results`: `rows` of each system, or nothing where that is 0.
+
+    command: makes the rows of the system {name}. manifest: another one than the profile's; name: of a part of the
+    study, as `provenance.record` takes it.
+    """
+
+    systems: Sequence[str]
+    rows: int
+    command: str
+    manifest: Manifest | None = None
+    name: str = ""
+
+
+def parts(profile: Profile, samples: int, names: Sequence[str]) -> dict[str, Part]:
+    """What a recorded run of these notebooks writes, by place: the study, its variants, other seeds, other texts."""
+    needs = [NOTEBOOKS[name] for name in names]
+    other = "" if profile.name == MINI.name else f" --profile {profile.name}"
+    end = f"--samples {samples} --jobs 2{other}"
+    own = manifests.read(profile.manifest)
+    every = [*systems.present(profile), *_finished_from_outside(profile, samples)]
+    found = {profile.name: Part(every, samples, f"pvlib evaluate --system {{name}} {end}")}
+    if any(need.ablations for need in needs):
+        variants, count = ablations.system_names(profile), ablations.count(profile, samples)
+        part = Part(variants, count, f"pvlib evaluate --all {end}", name=row_files.VARIANTS)
+        found[f"{profile.name}/{part.name}"] = part
     noisy = seeds.noisy(profile)
-    for part, other in seeds.parts(manifests.read(profile.manifest)).items():
-        shutil.rmtree(paths.RESULTS / profile.name / part, ignore_errors=True)  # of older sources or weights
-        if finished(profile, noisy, samples, manifest=other) is not None:
-            provenance.record(profile, noisy, samples, manifest=other, part=part)
-    if profile.ultra_short and any(NOTEBOOKS[name].short for name in executed):
+    for name, again in seeds.parts(own).items():
+        there = finished(profile, noisy, samples, manifest=again) is not None
+        command = f"pvlib evaluate --seeds {seeds.MAIN_COUNT} {end}"
+        found[f"{profile.name}/{name}"] = Part(noisy, samples if there else 0, command, again, name)
+    if profile.ultra_short and any(need.short for need in needs):
         texts = short_texts.read(profile)
-        provenance.record(profile, short_texts.system_names(profile), len(texts.table), manifest=texts)
+        command = f"pvlib evaluate --notebooks {short_texts.NOTEBOOK} {end}"
+        part = Part(short_texts.system_names(profile), len(texts.table), command, texts)
+        found[row_files.part_of(profile.name, texts.name)] = part
+    return found
+
+
+def _finished_from_outside(profile: Profile, samples: int) -> list[str]:
+    """Systems of `systems.EXTERNAL` that are installed here and have all rows of the study."""
+    found = []
+    for name in systems.EXTERNAL:
+        with contextlib.suppress(ExternalError):
+            if finished(profile, [name], samples) is not None:
+                found.append(name)
+    return found
+
+
+def check_kept(planned: Mapping[str, Part]) -> None:
+    """Raises ReproduceError where more rows of a system are committed than would take their place."""
+    for place, part in planned.items():
+        if not row_files.is_recorded(place):
+            continue
+        for name, rows in row_files.committed(place)["system"].value_counts(sort=False).items():
+            now = part.rows if name in part.systems else 0
+            if rows > now:
+                raise ReproduceError(
+                    f"{paths.RESULTS / place} holds {rows} rows of {name}, and {now} would take their place; make them "
+                    f"with `{part.command.format(name=name)}` first, or delete the folder if its rows are to go"
+                )
+
+
+def record_run(executed: dict[str, NotebookNode], profile: Profile, samples: int) -> None:
+    """Refresh what is committed from a complete run: rows, notebooks, figures, the README's results block.
+
+    Raises ReproduceError where rows would be lost, before anything is written.
+    """
+    planned = parts(profile, samples, list(executed))
+    check_kept(planned)
+    for part in planned.values():
+        if part.rows:
+            provenance.record(profile, part.systems, part.rows, manifest=part.manifest, part=part.name)
     for name, notebook in executed.items():
         write_text(paths.NOTEBOOKS / f"{name}.ipynb", nbformat.writes(normalise(notebook)) + "\n")
     paths.FIGURES.mkdir(exist_ok=True)

@@ -3,7 +3,8 @@
 Working rows lie in `build/results/<profile>/<system>/<key>.csv`, where the key names everything about the system
 and the judges that can change them; each row also carries the key of what was asked. So nothing stale is ever read,
 and a run that was interrupted finds every row that was finished. Processes that share a study write parts,
-`<key>.<part>.csv`, each its own; the first of them, or the next run, puts these together.
+`<key>.<part>.csv`, each its own; the first of them, or the next run, puts these together. Beside each file lies a lock:
+of the rows for as long as they are written, of a part until its process ends.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from pvlib import paths
 
@@ -150,10 +152,10 @@ def provenance(profile: str) -> dict[str, Any]:
 
 
 class Working:
-    """The working rows of one system under one key, and what they cost: the wall time of each process, summed.
+    """The working rows of one system under one key, and the wall time that each took.
 
     Every `add` writes all of them anew, whole; rows that another process added meanwhile are kept. part: names those
-    of one process among several that share a study.
+    of one process among several that share a study, which nobody else takes over while it lives.
     """
 
     def __init__(self, profile: str, system: str, key: str, fingerprint: dict[str, Any], part: str = ""):
@@ -162,8 +164,9 @@ class Working:
         stem = key[:16] + (f".{part}" if part else "")
         self.path = folder / f"{stem}.csv"
         self.card_path = folder / f"{stem}.json"
+        self._is_part, self._lock = bool(part), FileLock(folder / f"{stem}.lock")
         self._rows = self._read()
-        self.seconds = self._read_seconds()
+        self.seconds, self._rest = self._read_seconds()
 
     def get(self, keys: Sequence[str]) -> pd.DataFrame:
         """The finished rows among those asked for, in their order, without the key column."""
@@ -174,40 +177,79 @@ class Working:
         """The keys that have no row yet."""
         return [key for key in keys if key not in self._rows.index]
 
-    def add(self, rows: dict[str, dict[str, Any]], seconds: float) -> None:
-        """Add rows by key and the wall time that they took, and write. Raises RowsError."""
-        new = pd.DataFrame(list(rows.values()), index=list(rows), columns=list(COLUMNS))
-        old = self._read()
-        old = old.drop(index=old.index.intersection(new.index))
-        merged = pd.concat([old, new]) if len(old) else new
-        write_text(self.path, to_csv(merged.rename_axis(KEY).reset_index()))
-        self._rows = self._read()
-        self.seconds += seconds
-        card = {
-            "system": self.system,
-            "wall_seconds": round(self.seconds, 3),
-            "fingerprint": self.fingerprint,
-        }
-        write_text(self.card_path, json.dumps(card, indent=2, sort_keys=True) + "\n")
+    def wall_seconds(self, keys: Sequence[str]) -> float | None:
+        """What rows took, in all processes together; None where that is not known of these rows alone.
+
+        A card without the seconds of each row has one sum, of all rows that it had.
+        """
+        known = [self.seconds[key] for key in keys if key in self.seconds]
+        if len(known) == len(keys):
+            return sum(known)
+        summed = {key for key in self._rows.index if key not in self.seconds}
+        return sum(known) + self._rest if self._rest and summed <= set(keys) else None
+
+    def add(
+        self, rows: dict[str, dict[str, Any]], seconds: Mapping[str, float], more_seconds: float = 0.0
+    ) -> None:
+        """Add rows by key and the wall time that each took, and write. Raises RowsError.
+
+        more_seconds: of rows whose own time is not known, together.
+        """
+        self._take()
+        try:
+            new = pd.DataFrame(list(rows.values()), index=list(rows), columns=list(COLUMNS))
+            old = self._read()
+            old = old.drop(index=old.index.intersection(new.index))
+            merged = pd.concat([old, new]) if len(old) else new
+            write_text(self.path, to_csv(merged.rename_axis(KEY).reset_index()))
+            self._rows = self._read()
+            before, rest = self._read_seconds()
+            self.seconds = before | {key: round(took, 6) for key, took in seconds.items()}
+            self._rest = rest + more_seconds
+            card = {
+                "system": self.system,
+                "wall_seconds": round(sum(self.seconds.values()) + self._rest, 6),
+                "row_seconds": self.seconds,
+                "fingerprint": self.fingerprint,
+            }
+            write_text(self.card_path, json.dumps(card, indent=2, sort_keys=True) + "\n")
+        finally:
+            if not self._is_part:
+                self._lock.release()
 
     def part(self, name: str) -> Working:
         """The rows of one process, in files of its own beside these. name: without a dot."""
         return Working(self.profile, self.system, self.key, self.fingerprint, name)
 
     def absorb(self) -> None:
-        """Take over the rows and the cost of all parts, then delete their files. Raises RowsError."""
+        """Take over rows and cost of the parts whose process has ended, and delete their files. Raises RowsError."""
         for path in sorted(self.path.parent.glob(f"{self.path.stem}.*.csv")):
             part = self.part(path.stem.partition(".")[2])
-            self.add(part._rows.to_dict("index"), part.seconds)
-            part.delete()
+            if part._take(wait=False):
+                self.add(part._read().to_dict("index"), *part._read_seconds())
+                part.delete()
 
     def delete(self) -> None:
         """Delete the files; what is missing already is no error. Raises RowsError."""
-        for path in (self.path, self.card_path):
+        for path in (self.path, self.card_path, Path(self._lock.lock_file)):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
                 raise RowsError(f"cannot delete {path}: {error}; delete it by hand") from error
+        self._lock.release(force=True)
+
+    def _take(self, wait: bool = True) -> bool:
+        """Keep other processes from these files; False where one has them and `wait` is False. Raises RowsError."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(blocking=wait)
+        except Timeout:
+            return False
+        except OSError as error:
+            raise RowsError(
+                f"cannot write {self.path}: {error}; check that the folder is writable and has space"
+            ) from error
+        return True
 
     def _read(self) -> pd.DataFrame:
         if not self.path.exists():
@@ -217,10 +259,13 @@ class Working:
             raise RowsError(f"{self.path} has lost its keys; delete it and run again")
         return rows.set_index(KEY)[list(COLUMNS)]
 
-    def _read_seconds(self) -> float:
+    def _read_seconds(self) -> tuple[dict[str, float], float]:
+        """The seconds of each row by key, and those that are known as a sum only."""
         try:
-            return float(json.loads(self.card_path.read_text(encoding="utf-8"))["wall_seconds"])
+            card = json.loads(self.card_path.read_text(encoding="utf-8"))
+            seconds = {key: float(took) for key, took in card.get("row_seconds", {}).items()}
+            return seconds, max(0.0, round(float(card["wall_seconds"]) - sum(seconds.values()), 3))
         except (FileNotFoundError, NotADirectoryError):
-            return 0.0
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return {}, 0.0
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RowsError(f"{self.card_path} cannot be read ({error}); delete it and run again") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from statistics import NormalDist
 
 import pandas as pd
 
@@ -106,8 +107,9 @@ def every(
 def by_seed(rows: pd.DataFrame | None, strata: Sequence[str] = ("overall", "long")) -> pd.DataFrame:
     """What a study would have reported with each of the seeds alone, a line per system, metric and stratum.
 
-    rows: of `every`; of None the table is empty. Columns: a mean for each seed, their standard deviation (n - 1), and
-    half of the first seed's 95 % interval over speakers beside it.
+    rows: of `every`; of None the table is empty. Columns: a mean for each seed, sd, their standard deviation (n - 1),
+    and se, the standard error over speakers of the first: a quarter of its 95 % interval, nearly. It contains the noise
+    of the seed as well.
     """
     columns = ["system", "metric", "stratum"]
     if rows is None:
@@ -115,12 +117,12 @@ def by_seed(rows: pd.DataFrame | None, strata: Sequence[str] = ("overall", "long
     tries = rows.groupby("try")
     measured = [measure(own, BY_SEED, strata).set_index(columns) for _, own in tries]
     values = pd.concat({f"seed +{k}": one["value"] for k, one in enumerate(measured)}, axis=1)
-    half = (measured[0]["high"] - measured[0]["low"]) / 2
-    return values.assign(sd=values.std(axis=1, ddof=1), half_interval=half).reset_index()
+    error = (measured[0]["high"] - measured[0]["low"]) / (2 * NormalDist().inv_cdf(0.975))
+    return values.assign(sd=values.std(axis=1, ddof=1), se=error).reset_index()
 
 
 def by_seed_text(table: pd.DataFrame, system: str = SYSTEM) -> str:
-    """One sentence on `by_seed`: whether the luck of the noise or the choice of speakers weighs more."""
+    """Sentences on `by_seed`: how much of what an interval over speakers allows for is the luck of the noise."""
     own = table[(table["system"] == system) & (table["metric"] == "wer") & (table["stratum"] == "overall")]
     if own.empty:
         return (
@@ -129,12 +131,11 @@ def by_seed_text(table: pd.DataFrame, system: str = SYSTEM) -> str:
         )
     line = own.iloc[0]
     told = ", ".join(f"{line[name]:.3f}" for name in table.columns if name.startswith("seed +"))
-    less = line["sd"] < line["half_interval"]
-    verdict = "less than which speakers are asked" if less else "as much as which speakers are asked"
+    share = min(1.0, (line["sd"] / line["se"]) ** 2) if line["se"] else float("nan")
     return (
         f"The whole study from {MAIN_COUNT} draws of noise: `{system}` has a mean word error rate of {told}; standard "
-        f"deviation {line['sd']:.3f}, half of the interval over speakers {line['half_interval']:.3f}. The noise weighs "
-        f"**{verdict}**."
+        f"deviation {line['sd']:.3f}, standard error over speakers {line['se']:.3f}. The latter contains the noise: of "
+        f"its variance the noise is about {share:.0%}, as far as {MAIN_COUNT} draws can tell."
     )
 
 
@@ -202,15 +203,22 @@ def fates(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def fates_text(table: pd.DataFrame) -> str:
-    """One sentence: were the lost ones unlucky, or is it them."""
+    """Were the lost ones unlucky, or is it them. Clips that the front end refuses are refused again, and no try."""
     if table.empty:
         return f"`{SYSTEM}` lost no utterance of this sample, so there is nothing to say again."
-    tries, again = int(table["others"].sum()), int(table["lost"].sum())
-    low, high = statistics.wilson(again, tries)
-    always = int((table["lost"] == table["others"]).sum())
-    never = int((table["lost"] == 0).sum())
+    spoken = table[table["error"] == ""]
+    refused = len(table) - len(spoken)
+    apart = f" {refused} more had a clip that the front end refuses, whatever the seed." if refused else ""
+    if spoken.empty:
+        return f"`{SYSTEM}` lost no utterance that it could begin to say.{apart}"
+    tries, again = int(spoken["others"].sum()), int(spoken["lost"].sum())
+    totals = [spoken[name].to_numpy(dtype=float) for name in ("lost", "others")]
+    found = statistics.cluster_bootstrap(lambda lost, all_: lost / all_, totals, spoken["utterance"])
+    always = int((spoken["lost"] == spoken["others"]).sum())
+    never = int((spoken["lost"] == 0).sum())
     return (
-        f"The {len(table)} {many(len(table), 'utterance')} that `{SYSTEM}` lost, said again from other noise, "
-        f"{'is' if len(table) == 1 else 'are'} lost in {again} of {tries} tries ({again / tries:.0%}, Wilson's "
-        f"interval {low:.0%} to {high:.0%}): {always} every time, {never} never again."
+        f"The {len(spoken)} {many(len(spoken), 'utterance')} that `{SYSTEM}` said and lost, said again from other "
+        f"noise, {'is' if len(spoken) == 1 else 'are'} lost in {again} of {tries} tries ({found.value:.0%}, 95 % "
+        f"interval from resampled utterances {found.low:.0%} to {found.high:.0%}): {always} every time, {never} never "
+        f"again.{apart}"
     )

@@ -219,12 +219,20 @@ def readme_block(profile: str, readme: Path | None = None) -> Path:
 
 
 def committed_speeds(profile: str) -> dict[str, dict[str, float]]:
-    """Real-time factors of the recorded run: system -> median, low, high; empty where none were recorded."""
+    """Real-time factors of the recorded run: system -> median, low, high; empty where none were recorded.
+
+    Raises RowsError when the file is damaged.
+    """
     path = paths.RESULTS / profile / "rtf.csv"
     if not path.exists():
         return {}
-    table = pd.read_csv(path).set_index("system")
-    return {system: row.to_dict() for system, row in table[["median", "low", "high"]].iterrows()}
+    try:
+        table = pd.read_csv(path).set_index("system")[["median", "low", "high"]].astype(float)
+    except (OSError, ValueError, KeyError) as error:
+        raise row_files.RowsError(
+            f"{path} cannot be read as speeds ({error}); restore it with `git checkout -- {path}`"
+        ) from error
+    return {system: row.to_dict() for system, row in table.iterrows()}
 
 
 def _columns(systems: Sequence[str]) -> list[tuple[str, bool]]:

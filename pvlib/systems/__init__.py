@@ -6,11 +6,12 @@ import ast
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib import import_module
+from operator import attrgetter
 
 import torch
 
 from pvlib import hub
-from pvlib.config import ConfigError, Profile, get_profile
+from pvlib.config import ConfigError, Inference, Profile, get_profile
 from pvlib.systems.base import Request, Result, System
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "EXTERNAL",
     "MAIN",
     "NAMES",
+    "SPREAD",
     "Request",
     "Result",
     "System",
@@ -25,6 +27,7 @@ __all__ = [
     "create",
     "is_known",
     "lacking",
+    "parameters",
     "parse",
     "present",
 ]
@@ -36,6 +39,7 @@ EXTERNAL = (
     "xtts",
     "cosyvoice",
 )  # in environments of their own (README); only where they are asked for by name
+SPREAD = "personavoice-spread"  # a control of notebook 07
 
 # module and class of each; a module is imported when it is asked for, so that controls do without the backbone
 _KINDS = {
@@ -45,12 +49,16 @@ _KINDS = {
     "f5-official": ("f5", "F5Official"),
     "f5-as-published": ("f5", "F5AsPublished"),
     "personavoice": ("personavoice", "PersonaVoiceSystem"),
+    SPREAD: ("spread", "PersonaVoiceSpread"),
     "sv2tts": ("sv2tts.system", "SV2TTSSystem"),
     "sv2tts-griffin-lim": ("sv2tts.system", "SV2TTSGriffinLim"),
     "sv2tts-wavernn": ("sv2tts.system", "SV2TTSWaveRNN"),
     "xtts": ("external.system", "XTTS"),
     "cosyvoice": ("external.system", "CosyVoice"),
 }
+# where a module lists the parameters that its systems use; PersonaVoice uses all, and who is not here uses none
+_LISTED = {"f5": "F5Official.inference", "sv2tts.system": "FRONT_END"}
+_USE_ALL = ("personavoice", "spread")
 # networks without which a system stands aside: nobody publishes them, so a profile has them or has not
 _OWN = {
     "sv2tts": ("sv2tts-synthesizer",),
@@ -68,7 +76,8 @@ _ASKED_FOR = {
 def parse(name: str) -> tuple[str, dict[str, object]]:
     """A system's name and the parameters that a variant replaces: "personavoice@steps=8,use_laag=False".
 
-    Raises ConfigError on an unknown system or a variant that is not written like this.
+    Raises ConfigError on an unknown system, a variant that is not written like this, a parameter that this system does
+    not use, or a value out of its range.
     """
     base, at, variant = name.partition("@")
     if base not in _KINDS:
@@ -77,17 +86,40 @@ def parse(name: str) -> tuple[str, dict[str, object]]:
         raise ConfigError(f"{name!r}: {base} has no variants, the parameters of the paper do not concern it")
     try:
         call = ast.parse(f"variant({variant})", mode="eval").body
-        parameters = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-        if call.args or None in parameters:
+        changed = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        if call.args or None in changed or bool(at) != bool(changed):
             raise ValueError("a value without a name")
     except (SyntaxError, ValueError, AttributeError) as error:
         raise ConfigError(f"{name!r}: write a variant as {base}@parameter=value,parameter=value") from error
-    return base, parameters
+    if changed:
+        used = parameters(base)
+        if unused := [parameter for parameter in changed if parameter not in used]:
+            there = f"one of {', '.join(used)}" if used else f"{base} alone: it uses none"
+            raise ConfigError(f"{name!r}: {base} does not use {', '.join(unused)}; give {there}")
+        try:
+            Inference(**changed)  # checks ranges
+        except TypeError as error:
+            raise ConfigError(f"{name!r}: a value of the wrong kind ({error})") from error
+    return base, changed
+
+
+def parameters(base: str) -> tuple[str, ...]:
+    """The parameters of the inference table that a system uses: those in its fingerprint."""
+    module = _KINDS[base][0]
+    if module in _USE_ALL:
+        return tuple(vars(Inference()))
+    if module not in _LISTED:
+        return ()
+    return tuple(attrgetter(_LISTED[module])(import_module(f"pvlib.systems.{module}")))
 
 
 def is_known(name: str) -> bool:
-    """Whether a name is that of a system here, or a variant of one."""
-    return name.partition("@")[0] in _KINDS
+    """Whether a name is that of a system here, or of a variant that `parse` accepts."""
+    try:
+        parse(name)
+    except ConfigError:
+        return False
+    return True
 
 
 def lacking(name: str, profile: Profile | str) -> list[str]:
@@ -97,8 +129,8 @@ def lacking(name: str, profile: Profile | str) -> list[str]:
     error when they are read, as is a file that is there and damaged. Raises ConfigError on an unknown system.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    base, parameters = parse(name)
-    needed = [*_OWN.get(base, ()), *(own for key, own in _ASKED_FOR.items() if parameters.get(key))]
+    base, changed = parse(name)
+    needed = [*_OWN.get(base, ()), *(own for key, own in _ASKED_FOR.items() if changed.get(key))]
     return [own for own in needed if not hub.weights_path(own, profile).is_file()]
 
 
@@ -127,18 +159,11 @@ def create(name: str, profile: Profile | str, device: torch.device | str | None 
     """A system by name; its weights are read at the first synthesis, not here.
 
     A variant ("personavoice@steps=8") replaces parameters of the profile's inference table. device: None takes the
-    GPU where there is one. Raises ConfigError on an unknown system, parameter or value, ExternalError on one of
-    `EXTERNAL` that is not installed.
+    GPU where there is one. Raises ConfigError as `parse`, ExternalError on one of `EXTERNAL` that is not installed.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    base, parameters = parse(name)
-    if parameters:
-        try:
-            known = get_profile(profile.name, **parameters).inference  # checks names and ranges
-        except TypeError as error:
-            raise ConfigError(f"{name!r}: a value of the wrong kind ({error})") from error
-        changes = {key: getattr(known, key) for key in parameters}
-        profile = replace(profile, inference=replace(profile.inference, **changes))
+    base, changed = parse(name)
+    profile = replace(profile, inference=replace(profile.inference, **changed))
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     module, kind = _KINDS[base]

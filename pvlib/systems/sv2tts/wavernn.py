@@ -72,13 +72,15 @@ class WaveRNN(torchaudio.models.WaveRNN):
         first, *others = auxiliary.split(self.n_aux, -1)[:4]
         return torch.cat([stretched, first], -1), others
 
-    def forward(self, mel: Tensor, parts: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, mel: Tensor, parts: Tensor, heard: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits of the coarse and the fine part of every sample, each (b, s, 256), for training.
 
-        mel: as `conditioning` takes it, scaled; parts: (b, 1 + s, 2), the sample before the first and all of them.
+        mel: as `conditioning` takes it, scaled; parts: (b, 1 + s, 2), the sample before the first and all of them;
+        heard: (b, s, 2), the sample before each as the network is told it, by default as it was.
         """
         known, (second, third, fourth) = self.conditioning(mel)
-        x = self.fc(torch.cat([_level(parts[:, :-1]), known], -1))
+        heard = parts[:, :-1] if heard is None else heard
+        x = self.fc(torch.cat([_level(heard), known], -1))
         x = x + self.rnn1(x)[0]
         x = x + self.rnn2(torch.cat([x, second], -1))[0]
         x = torch.relu(self.fc1(torch.cat([x, third], -1)))
