@@ -43,7 +43,13 @@ def made_up(
     lines = []
     for (kind, scale), drops in {(guidance.NONE, 0.0): [0.0] * 4, **lowered}.items():
         for k, drop in enumerate(drops):
-            line = {"utterance": f"u{k}", "kind": kind, "scale": scale, "strength": 0.2 * scale}
+            line = {
+                "utterance": f"u{k}",
+                "speaker": f"s{k}",
+                "kind": kind,
+                "scale": scale,
+                "strength": 0.2 * scale,
+            }
             line |= {"entropy": 3.0 + k - drop, "hypothesis": "a", "change": 0.1 * scale}
             lines.append(line | dict.fromkeys(("wer", "wer_capped"), wer.get((kind, scale), 0.25)))
     return pd.DataFrame(lines)
@@ -63,7 +69,10 @@ def test_the_table_counts_who_is_lowered_further():
     entropy, words, more = guidance.summary(table)
     assert "in 50% of 4 utterances" in entropy and "the target of 90% is missed" in entropy
     assert "costs 0.250" in words and "beyond the margin" in words
-    assert "reached from 30 times lambda on" in more and "-0.050 with CEAG and by +0.000" in more
+    assert (
+        "reached from 30 times lambda on" in more
+        and "-0.050 (-0.050 to -0.050: shown) with CEAG and by +0.000" in more
+    )
     assert plots.strength(table).axes
 
 

@@ -41,6 +41,7 @@ RETIRED = {  # the paper's name of a module -> variants here
     "Reference Enhancer": ("reference enhancer",),
     "Best-of-N": ("best of 3", "best of 3 with boost"),
 }
+SETTINGS = ("guidance 2",)  # that the paper's table of parameters changed
 ORACLES = ("true transcript", "true duration")  # nobody who only has a clip and a text can have these
 SPREAD = (
     "text spread over the clip",
@@ -69,7 +70,7 @@ def variants() -> dict[str, str]:
     """The systems of all variants, and their short names, in the order of the tables. Raises LedgerError."""
     names = ledger.short_names()
     retired_ones = [short for shorts in RETIRED.values() for short in shorts]
-    wanted = [*MODULES, *ENTROPY, *retired_ones, *ORACLES, *SPREAD]
+    wanted = [*MODULES, *ENTROPY, *retired_ones, *SETTINGS, *ORACLES, *SPREAD]
     if missing := [short for short in wanted if short not in names]:
         raise ledger.LedgerError(f"data/claims.yaml has no system {missing[0]!r}; restore it with git")
     return {names[short]: short for short in wanted}

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pvlib import systems
 from pvlib.config import get_profile
 from pvlib.metrics.cfr import catastrophic
 from pvlib.study import facts, modality, pairs, printed, statistics
@@ -115,9 +116,10 @@ def level(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Find
     """A printed level against a measured one, of the same profile only."""
     check, wanted = claim.check, claim.check.get("profile", "paper")
     if evidence.profile != wanted:
-        return Finding(
-            UNTESTED, evidence=f"a level of the profile {wanted}: `pvlib reproduce --profile {wanted}`"
-        )
+        command = f"pvlib reproduce --profile {wanted}"
+        if check["system"] in systems.EXTERNAL:
+            command = f"pvlib evaluate --profile {wanted} --system {check['system']}"
+        return Finding(UNTESTED, evidence=f"a level of the profile {wanted}: `{command}`")
     theirs = printed.parse(claim.value)
     if check["metric"] == "rtf":
         speed = evidence.speeds.get(check["system"])
@@ -328,7 +330,7 @@ def _timed(speed: Mapping[str, Any] | None) -> bool:
 
 
 def _no_speed(system: str) -> Finding:
-    return Finding(UNTESTED, evidence=f"the speed of {system} was not measured: `pvlib reproduce`")
+    return Finding(UNTESTED, evidence=f"the speed of {system} was not measured here")
 
 
 KINDS: dict[str, Kind] = {

@@ -91,8 +91,8 @@ def rows(
 ) -> pd.DataFrame:
     """Each request under each setting (kind, scale), from the same noise: a line each.
 
-    Columns: utterance, kind, scale, strength (lambda(L) times scale), entropy (nats, among characters, mean of the
-    steps in the window), hypothesis, wer, wer_capped, change (root mean square difference of the generated mel from
+    Columns: utterance, speaker, kind, scale, strength (lambda(L) times scale), entropy (nats, among characters, mean of
+    the steps in the window), hypothesis, wer, wer_capped, change (root mean square difference of the generated mel from
     the unguided one, nats). "none" has to be among the settings: the others are compared with it. Computed in
     float32: what the formula's strength does to the entropy is no larger than the rounding of bfloat16.
     """
@@ -119,7 +119,12 @@ def _rows(
             heard = voice.recognizer.transcribe([_wave(voice, mel) for mel in made])
             for k, request in enumerate(batch):
                 error = wer.wer(request.text, heard[k])
-                line = {"utterance": request.utterance, "kind": kind, "scale": scale}
+                line = {
+                    "utterance": request.utterance,
+                    "speaker": request.speaker,
+                    "kind": kind,
+                    "scale": scale,
+                }
                 line |= {"strength": scaled[k].ceag_lambda, "entropy": float(seen.text[inside, k].mean())}
                 line |= {"hypothesis": heard[k], "wer": error, "wer_capped": wer.capped(error)}
                 lines.append({**line, "change": float((made[k] - plain[k]).square().mean().sqrt())})
@@ -146,7 +151,8 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
 
     Columns: scale, strength (mean lambda), n, entropy (unguided, nats), lowered_ceag and lowered_random (by so many
     nats), further (share of utterances that CEAG lowers further than random does, ties not counted) with its 95 %
-    Wilson interval (further_low, further_high), wer, wer_ceag, wer_random (capped, means), change_ceag,
+    Wilson interval (further_low, further_high), wer, wer_ceag, wer_random (capped, means; the latter two with _low and
+    _high, the unguided mean and the 95 % interval of the difference from it, over speakers), change_ceag,
     change_random (mean, nats).
     """
     by = {key: own.set_index("utterance") for key, own in rows.groupby(["kind", "scale"])}
@@ -164,6 +170,10 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
         line |= {"wer": plain["wer_capped"].mean()}
         for kind, own in (("ceag", ceag_rows), ("random", random)):
             line |= {f"wer_{kind}": own["wer_capped"].mean(), f"change_{kind}": own["change"].mean()}
+            apart = statistics.cluster_bootstrap_mean(
+                own["wer_capped"] - plain["wer_capped"], plain["speaker"]
+            )
+            line |= {f"wer_{kind}_low": line["wer"] + apart.low, f"wer_{kind}_high": line["wer"] + apart.high}
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -188,15 +198,20 @@ def _entropy(line: pd.Series) -> str:
     )
 
 
+def _changed(line: pd.Series, kind: str) -> str:
+    low, high = line[f"wer_{kind}_low"] - line["wer"], line[f"wer_{kind}_high"] - line["wer"]
+    verdict = "not shown" if low <= 0 <= high else "shown"
+    return f"{line[f'wer_{kind}'] - line['wer']:+.3f} ({low:+.3f} to {high:+.3f}: {verdict})"
+
+
 def _stronger(own: pd.Series, more: pd.DataFrame) -> str:
     reached, strong = more[more["further"] >= TARGET], more.iloc[-1]
     where = f"from {reached['scale'].iloc[0]:g} times lambda on" if len(reached) else "at no strength tried"
     first = "" if own["further"] >= TARGET else f"The share of {TARGET:.0%} is reached {where}. "
-    errors = {kind: strong[f"wer_{kind}"] - strong["wer"] for kind in ("ceag", "random")}
     return (
         f"{first}At {strong['scale']:g} times lambda CEAG lowers the entropy by {strong['lowered_ceag']:.2g} nats, "
-        f"a random direction by {strong['lowered_random']:.2g}; the word error rate changes by {errors['ceag']:+.3f} "
-        f"with CEAG and by {errors['random']:+.3f} with the random direction."
+        f"a random direction by {strong['lowered_random']:.2g}; the word error rate changes by "
+        f"{_changed(strong, 'ceag')} with CEAG and by {_changed(strong, 'random')} with the random direction."
     )
 
 

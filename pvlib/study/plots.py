@@ -248,6 +248,42 @@ def speed(sweep: pd.DataFrame, metrics: tuple[str, ...] = ("wer", "secs"), secs:
 
 
 @styled
+def cost(points: pd.DataFrame, secs: str = "SECS") -> Figure:
+    """Quality of the systems against what they cost: real-time factor left, parameters right, both logarithmic.
+
+    points: of `costs.points`. Bars are 95 % intervals of quality, and the lowest and highest real-time factor.
+    """
+    panels = [("rtf", label("rtf")), ("millions", "parameters of its networks (millions)")]
+    panels = [panel for panel in panels if points[panel[0]].notna().any()]
+    figure = Figure(figsize=(4.6 * len(panels), 5.6), layout="constrained")
+    axes = figure.subplots(2, len(panels), squeeze=False, sharex="col", sharey="row")
+    for row, (metric, words) in zip(axes, (("wer", label("wer_capped")), ("secs", secs)), strict=True):
+        row[0].set_ylabel(words)
+        for ax, (price, _) in zip(row, panels, strict=True):
+            for system in ordered(points["system"]):
+                own, style = points[points["system"] == system], look(system)
+                bars = {
+                    "yerr": _bars(own, metric, f"{metric}_low", f"{metric}_high"),
+                    "capsize": 2.5,
+                    "lw": 1.1,
+                }
+                if price == "rtf":
+                    bars["xerr"] = _bars(own, "rtf", "rtf_low", "rtf_high")
+                ax.errorbar(
+                    own[price], own[metric], fmt=style.marker, color=style.colour, ms=7, label=system, **bars
+                )
+            ax.set_xscale("log")
+    for ax, (_, words) in zip(axes[1], panels, strict=True):
+        ax.set_xlabel(words)
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_minor_formatter(
+            FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+        )
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
+@styled
 def demo(table: pd.DataFrame) -> Figure:
     """The four-text table as bars, ours beside the paper's where it prints a number; see `tables.demo_table`."""
     figure = Figure(figsize=(8.4, 3.2), layout="constrained")
@@ -271,7 +307,7 @@ def learning(logs: dict[str, pd.DataFrame], found: dict[str, pd.DataFrame]) -> F
 
     logs: columns minutes and the losses (`learning.LOSSES`); found: columns minutes and what was found, or none.
     """
-    figure = Figure(figsize=(2.9 * len(logs), 5.4))
+    figure = Figure(figsize=(2.9 * len(logs), 5.4), layout="constrained")
     axes = figure.subplots(2, len(logs), squeeze=False, sharex="col")
     for column, (model, log) in enumerate(logs.items()):
         upper, lower = axes[:, column]
@@ -290,7 +326,8 @@ def learning(logs: dict[str, pd.DataFrame], found: dict[str, pd.DataFrame]) -> F
             lower.text(0.5, 0.5, words, ha="center", va="center", color="#5f5f5f", transform=lower.transAxes)
             lower.set_yticks([])
             continue
-        lower.set_ylabel("on the dev split (see legend)")
+        if column == 0:
+            lower.set_ylabel("on the dev split, see legend")
         names = [name for name in shown if name not in ("step", "seconds", "minutes")]
         for name, colour in zip(names, ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9"), strict=False):
             lower.plot(shown["minutes"], shown[name], color=colour, marker=".", label=name.replace("_", " "))
@@ -353,7 +390,7 @@ def effects(table: pd.DataFrame, criterion: float) -> Figure:
 def strength(table: pd.DataFrame) -> Figure:
     """Entropy, words and sound against the strength of entropy guidance, CEAG beside a random direction.
 
-    table: see `guidance.compare`; the dashed line is no guidance.
+    table: see `guidance.compare`; the dotted line is no guidance. Bars: 95 % intervals of the difference from it.
     """
     figure = Figure(figsize=(10.0, 3.0), layout="constrained")
     panels = (
@@ -364,6 +401,9 @@ def strength(table: pd.DataFrame) -> Figure:
     for ax, (name, text, plain) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for kind, style, colour in (("ceag", "-o", "#0072b2"), ("random", "--s", "#7a7a7a")):
             ax.plot(table["strength"], table[f"{name}_{kind}"], style, color=colour, ms=5, label=kind)
+            if name == "wer":
+                ends = table[f"wer_{kind}_low"], table[f"wer_{kind}_high"]
+                ax.vlines(table["strength"], *ends, color=colour, lw=1.1, alpha=0.6)
         ax.axhline(plain, color="#000000", lw=0.8, ls=":", label="no guidance")
         ax.set(xscale="log", xlabel="strength of guidance, mean lambda", ylabel=text)
     figure.axes[0].legend(fontsize=8)

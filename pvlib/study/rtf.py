@@ -19,7 +19,8 @@ from pvlib.study.rows import write_text
 from pvlib.systems.base import System
 from pvlib.systems.fingerprint import digest
 
-NAMES = ("f5-official", "f5-as-published", "personavoice", "sv2tts")
+SLOWER = "personavoice@steps=96"  # the number of steps that the paper came from
+NAMES = ("f5-official", "f5-as-published", "personavoice", SLOWER, "sv2tts")
 UTTERANCES = 8
 
 

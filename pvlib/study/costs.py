@@ -1,0 +1,50 @@
+"""What a system costs: the real-time factor that was measured, and the parameters of the networks that it loads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors import safe_open
+
+from pvlib import hub, systems
+from pvlib.config import Profile, get_profile
+
+
+def parameters(system: str, profile: Profile | str) -> int:
+    """How many numbers stand in the weight files that a system reads. Raises ConfigError, WeightsError."""
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    names = systems.create(system, profile, "cpu").fingerprint()["weights"]
+    return sum(_numbers(hub.weights_path(name, profile)) for name in names)
+
+
+@cache
+def _numbers(path: Path) -> int:
+    with safe_open(path, framework="pt") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+
+
+def points(
+    found: pd.DataFrame, speeds: Mapping[str, Mapping[str, Any]], profile: Profile | str
+) -> pd.DataFrame:
+    """Systems that were timed, with what they cost: columns of `sweeps.points`, and rtf, rtf_low, rtf_high, millions.
+
+    found: of `sweeps.points`; speeds: system -> median, low and high, as `measure_speed` returns them. Controls cost
+    nothing and are left out; millions (of parameters) is NaN where the profile's weights are not embedded.
+    """
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    timed = found[
+        found["system"].isin([name for name, speed in speeds.items() if speed["median"] is not None])
+    ]
+    embedded = profile.embedded
+    return timed.assign(
+        **{
+            column: [speeds[name][key] for name in timed["system"]]
+            for column, key in (("rtf", "median"), ("rtf_low", "low"), ("rtf_high", "high"))
+        },
+        millions=[parameters(name, profile) / 1e6 if embedded else math.nan for name in timed["system"]],
+    ).reset_index(drop=True)
