@@ -249,12 +249,12 @@ def speed(sweep: pd.DataFrame, metrics: tuple[str, ...] = ("wer", "secs"), secs:
 
 @styled
 def cost(points: pd.DataFrame, secs: str = "SECS") -> Figure:
-    """Quality of the systems against what they cost: real-time factor left, parameters right, both logarithmic.
+    """Quality of the systems against what they cost: the real-time factor (logarithmic) left, parameters right.
 
     points: of `costs.points`. Bars are 95 % intervals of quality, and the lowest and highest real-time factor.
     """
     panels = [("rtf", label("rtf")), ("millions", "parameters of its networks (millions)")]
-    panels = [panel for panel in panels if points[panel[0]].notna().any()]
+    panels = panels if points["millions"].notna().any() else panels[:1]
     figure = Figure(figsize=(4.6 * len(panels), 5.6), layout="constrained")
     axes = figure.subplots(2, len(panels), squeeze=False, sharex="col", sharey="row")
     for row, (metric, words) in zip(axes, (("wer", label("wer_capped")), ("secs", secs)), strict=True):
@@ -272,13 +272,11 @@ def cost(points: pd.DataFrame, secs: str = "SECS") -> Figure:
                 ax.errorbar(
                     own[price], own[metric], fmt=style.marker, color=style.colour, ms=7, label=system, **bars
                 )
-            ax.set_xscale("log")
+            if price == "rtf":
+                ax.set_xscale("log", base=2)
+                ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     for ax, (_, words) in zip(axes[1], panels, strict=True):
         ax.set_xlabel(words)
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.xaxis.set_minor_formatter(
-            FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
-        )
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
