@@ -191,17 +191,14 @@ def test_a_failing_cell_is_named_and_what_ran_is_kept(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_control_is_run_headless_and_its_kernel_is_told_nothing(tmp_path, monkeypatch):
+def test_a_control_is_run_headless_and_its_kernel_is_told_nothing(written, tmp_path, monkeypatch):
     """nbclient's message to the kernel can swallow the answer that it waits for; see `reproduce.Engine`."""
     sent = []
     monkeypatch.setattr("nbclient.output_widget.OutputWidget.send", lambda self, data: sent.append(data))
-    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
-    source = "import ipywidgets\nipywidgets.interact(lambda x: print('shown', x, flush=True), x=(0, 3))\nprint('after')"
-    cells = [nbformat.v4.new_code_cell("y = 1"), nbformat.v4.new_code_cell(source)]
-    cells[0].metadata["tags"] = ["parameters"]
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": reproduce.KERNEL})
-    nbformat.write(notebook, tmp_path / "control.ipynb")
-    made = reproduce.execute("control", {"y": 2}, tmp_path / "out")
+    written(
+        "import ipywidgets\nipywidgets.interact(lambda x: print('shown', x, flush=True), x=(0, 3))\nprint('after')"
+    )
+    made = reproduce.execute("written", {"x": 2}, tmp_path / "out")
     outputs = made.cells[-1].outputs
     assert [o.text for o in outputs if o.output_type == "stream"] == [
         "after\n"
