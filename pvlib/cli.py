@@ -8,6 +8,7 @@ help and mistakes in the arguments answer at once.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:
             if not type(error).__module__.startswith("pvlib."):
                 raise  # not foreseen: the traceback is worth having
-            return _fail(str(error))
+            return _fail(str(error), lines=getattr(error, "in_lines", False))
     return 0
 
 
@@ -425,6 +426,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     launched = _launched(arguments.jobs)
     from pvlib import systems
     from pvlib.study import manifest as manifests
+    from pvlib.study import preflight
 
     if arguments.recordings is not None:
         if arguments.manifest is not None or arguments.jobs > 1:
@@ -433,11 +435,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
             )
         from pvlib.study import recordings
 
+        preflight.check(profile, test_set=False)
         manifest = recordings.manifest(arguments.recordings, profile)
         arguments.samples = arguments.samples or len(manifest.table)
     else:
         if arguments.manifest is None:
             _check_samples(arguments.samples, profile)
+        preflight.check(profile, test_set=arguments.manifest is None)
         manifest = manifests.read(arguments.manifest or profile.manifest)
     names = arguments.system
     if not names:
@@ -478,12 +482,13 @@ def _evaluate_notebooks(arguments: argparse.Namespace, profile: Profile) -> None
         )
     _check_samples(arguments.samples, profile)
     launched = _launched(arguments.jobs)
-    from pvlib.study import reproduce
+    from pvlib.study import preflight, reproduce
 
     names, samples = (
         reproduce.choose(arguments.notebooks, profile),
         arguments.samples or profile.default_samples,
     )
+    preflight.check(profile)
     with _shared(launched) as ranks:
         rows = reproduce.make_rows(profile, samples, names, jobs=arguments.jobs, ranks=ranks)
     if rows is not None and (ranks is None or ranks.first):
@@ -604,7 +609,10 @@ def _same_file(one: Path, other: Path) -> bool:
     argument("--seconds", type=float, default=3.0, metavar="S", help="of speech to generate (default: 3)"),
     argument("--repeats", type=_positive, default=1, metavar="N", help="of each measurement (default: 1)"),
     argument(
-        "--record", metavar="NAME", help="write data/results/speed/NAME.json, with machine and versions"
+        "--record",
+        metavar="NAME",
+        help="write data/results/speed/NAME.json, with machine and versions, setting by setting; what stands there is "
+        "not measured again",
     ),
     JSON,
     examples="pvlib speed --nfe 7 --batch 1\npvlib speed --dtype fp16 bf16 --repeats 5 --record h200",
@@ -612,18 +620,24 @@ def _same_file(one: Path, other: Path) -> bool:
 def speed(arguments: argparse.Namespace) -> None:
     """Measure the full-size F5-TTS, with random weights, against the official inference function: latency, real-time
     factor and memory in one run on this machine. Needs no download, and 3 GB of memory; on a CPU the full grid takes an
-    hour, so begin with one cell of it."""
+    hour, so begin with one cell of it, or record it: the same command goes on where it was ended."""
     from pvlib.study import full_size
 
+    known, keep = None, None
+    if arguments.record:
+        known = full_size.recorded(arguments.record, arguments.seconds, arguments.repeats)
+        keep = functools.partial(full_size.record, name=arguments.record)
     measured = full_size.measure(
         nfe=arguments.nfe,
         batches=arguments.batch,
         dtypes=arguments.dtype,
         seconds=arguments.seconds,
         repeats=arguments.repeats,
+        known=known,
+        keep=keep,
     )
     if arguments.record:
-        print(f"written: {full_size.record(measured, arguments.record)}", file=sys.stderr)
+        print(f"written: {full_size.path_of(arguments.record)}", file=sys.stderr)
     if arguments.json:
         print(measured.to_json(orient="records", lines=True).strip())
     else:
@@ -982,8 +996,8 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value
 
 
-def _fail(message: str, status: int = 2) -> int:
-    print(f"pvlib: error: {' '.join(message.split())}", file=sys.stderr)
+def _fail(message: str, status: int = 2, lines: bool = False) -> int:
+    print(f"pvlib: error: {message if lines else ' '.join(message.split())}", file=sys.stderr)
     return status
 
 

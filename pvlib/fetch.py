@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import urllib.request
 from collections.abc import Mapping
 from http.client import HTTPException, HTTPResponse
@@ -16,6 +17,8 @@ from pvlib.hub import sha256 as sha256_of
 ATTEMPTS = 5  # in a row without a byte received
 TIMEOUT = 30.0  # seconds of silence
 BLOCK = 1 << 20
+PASSING = (408, 429, 500, 502, 503, 504)  # answers of a server that may answer otherwise in a moment
+PAUSE = 1.0  # seconds before the first new attempt, twice as long before each one after it
 
 
 class FetchError(RuntimeError):
@@ -97,8 +100,10 @@ def _download(url: str, part: Path, size: int, headers: dict[str, str], attempts
                 if have and code == 416:  # there is nothing beyond what is here
                     return
                 left -= 1
-                if code is not None or left <= 0:
+                if (code is not None and code not in PASSING) or left <= 0:
                     raise FetchError(_unreachable(url, error, have)) from error
+                if code is not None:
+                    time.sleep(PAUSE * 2 ** (attempts - left - 1))
                 continue
             with reply:
                 have = have if reply.status == 206 else 0  # a server without Range starts again
@@ -143,7 +148,12 @@ def _pour(reply: HTTPResponse, part: Path, mode: str, bar: tqdm) -> tuple[int, E
 
 def _unreachable(url: str, error: Exception | None, have: int) -> str:
     kept = f"; {have:,} bytes are kept, and the same command goes on from there" if have else ""
-    if code := getattr(error, "code", None):
+    code = getattr(error, "code", None)
+    if code in PASSING:
+        return (
+            f"{_plain(url)} answers {code}: its server is busy or broken; run the command again later{kept}"
+        )
+    if code:
         return f"{_plain(url)} answers {code}: moved, or not public; look for it at its source{kept}"
     reason = getattr(error, "reason", None) or error or "the connection broke off"
     return f"{_plain(url)} could not be fetched ({reason}); check the network and run the command again{kept}"

@@ -122,7 +122,7 @@ MODELS = (
         files=("config.json", "tokenizer_config.json", "tokenizer.json", "vocab.txt", "model.safetensors"),
         size=412_000_000,
         licence="Apache-2.0",
-        purpose="persona text encoder for Chinese",
+        purpose="persona text encoder for Chinese (not read by pvlib yet)",
     ),
     Model(
         name="Qwen2.5-0.5B",
@@ -141,7 +141,7 @@ MODELS = (
         sizes={"model.safetensors": 988_097_824},
         sha256={"model.safetensors": "88c142557820ccad55bb59756bfcfcf891de9cc6202816bd346445188a0ed342"},
         licence="Apache-2.0",
-        purpose="persona dialogue (experimental in the paper)",
+        purpose="persona dialogue (experimental in the paper; not read by pvlib yet)",
         optional=True,
     ),
     Model(
@@ -167,7 +167,7 @@ MODELS = (
             "utmos22_strong_step7459_v1.pt": "38aa51ab79e2a4e09a1449758a4b37e9cbb2e8235a49662a732d33a9ba1e9bff"
         },
         licence="MIT",
-        purpose="UTMOS, a quality proxy",
+        purpose="UTMOS, a quality proxy (not read by pvlib yet)",
         optional=True,
         url="https://github.com/tarepan/SpeechMOS/releases/download/v1.0.0/utmos22_strong_step7459_v1.pt",
     ),
@@ -178,7 +178,7 @@ MODELS = (
         files=("config.json", "preprocessor_config.json", "pytorch_model.bin"),
         size=405_000_000,
         licence="CC-BY-SA-3.0",
-        purpose="SIM-o by the WavLM that Hugging Face carries (papers use a larger one, from a private drive)",
+        purpose="SIM-o by the WavLM that Hugging Face carries, papers use a larger one (not read by pvlib yet)",
         optional=True,
     ),
 )

@@ -131,10 +131,9 @@ def test_a_true_effect_is_found_and_none_is_not():
     sure = table[table["as_trained"] & (table["p_holm"] < 0.01)]
     assert set(zip(sure["wish"], sure["measure"], strict=True)) == {("happy 1", "f0"), ("happy 1", "energy")}
     text = conditioning.moved_text(table, rows)
-    assert (
-        "happy: 2 of 4" in text
-        and "(target: at least 2, met); with strength 0, 0.5, 1 their mean shift is mono" in text
-    )
+    assert "happy: 2 of 4" in text and "(median F0 (Hz), level (dB); target: at least 2, met)" in text
+    assert "with strength 0, 0.5, 1 the mean shift of all is monotone" in text
+    assert "by FiLM alone an emotion moves 2 measures" in text
     nothing = conditioning.moved(spoken(0.0))
     assert not (nothing["as_trained"] & (nothing["p_holm"] < 0.01)).any()
 

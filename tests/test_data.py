@@ -111,11 +111,32 @@ def test_a_damaged_part_is_noticed_at_the_end(server, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("busy", [429, 503])
+def test_a_busy_server_is_asked_again_after_a_while(server, tmp_path, monkeypatch, busy):
+    pauses = []
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            del server.status["/data.bin"]
+
+    monkeypatch.setattr(fetch.time, "sleep", sleep)
+    server.status["/data.bin"] = busy
+    path = fetch.fetch(f"{server.url}/data.bin", tmp_path / "data.bin", **WHOLE)
+    assert path.stat().st_size == WHOLE["size"] and pauses == [1, 2]
+    server.status["/data.bin"] = busy
+    with pytest.raises(
+        FetchError, match=f"answers {busy}: its server is busy or broken; run the command again"
+    ):
+        fetch.fetch(f"{server.url}/data.bin", tmp_path / "other")
+    assert pauses[2:] == [1, 2, 4, 8]
+
+
 def test_a_file_that_is_not_there_and_a_machine_that_is_not(server, tmp_path):
     with pytest.raises(FetchError, match=r"/none answers 404: moved, or not public"):
         fetch.fetch(f"{server.url}/none?token=secret", tmp_path / "a")
-    server.status["/data.bin"] = 503
-    with pytest.raises(FetchError, match="answers 503"):
+    server.status["/data.bin"] = 403
+    with pytest.raises(FetchError, match="answers 403: moved, or not public"):
         fetch.fetch(f"{server.url}/data.bin", tmp_path / "a")
     with pytest.raises(FetchError, match=r"could not be fetched \(.+\); check the network") as caught:
         fetch.fetch("http://127.0.0.1:9/a?token=secret", tmp_path / "a")

@@ -1,12 +1,13 @@
 """The full-size speed measurement, at a size that a test can afford."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from pvlib import config
-from pvlib.study import full_size
+from pvlib.study import full_size, look, plots
 
 SMALL = replace(
     config.PAPER,
@@ -59,10 +60,65 @@ def test_ratios_are_of_utterances_per_minute(measured):
     assert table.loc[3, "each side's best"] == pytest.approx(best)
 
 
-def test_the_record_names_its_machine(measured, monkeypatch, tmp_path):
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
     monkeypatch.setattr(full_size, "FOLDER", tmp_path)
+    return tmp_path
+
+
+def test_the_record_names_its_machine(measured, folder):
     text = full_size.record(measured, "here").read_text()
     assert '"cpu"' in text and '"torch"' in text and '"ratios"' in text
+
+
+def test_an_ended_measurement_goes_on_where_it_was(measured, folder, monkeypatch):
+    """Two of four settings are recorded, and an error ends the third: the next call measures the last two alone."""
+    options = {"nfe": (1,), "batches": (1,), "dtypes": ("fp32", "bf16"), "seconds": 0.5, "profile": SMALL}
+    keep = partial(full_size.record, name="here")
+    timed, count = full_size._timed, iter(range(3))
+    monkeypatch.setattr(full_size, "_timed", lambda *a: timed(*a) if next(count) < 2 else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        full_size.measure(**options, progress=False, keep=keep)
+    monkeypatch.setattr(full_size, "_timed", timed)
+    known = full_size.recorded("here", 0.5)
+    assert list(zip(known.dtype, known.side, strict=True)) == [("fp32", side) for side in full_size.SIDES]
+    asked = []
+    monkeypatch.setattr(full_size, "_timed", lambda *a: asked.append(1) or timed(*a))
+    found = full_size.measure(**options, progress=False, known=known, keep=keep)
+    assert len(asked) == 2 and len(found) == 4
+    assert found.latency[:2].tolist() == known.latency.tolist()
+    assert full_size.recorded("here", 0.5).latency.tolist() == pytest.approx(found.latency.tolist())
+    assert full_size.recorded("elsewhere") is None
+    line = full_size.overview(full_size.records()).set_index("dtype").loc["bf16"]
+    official, ours = found.latency[2:].tolist()
+    assert line["rtf, companion"] == pytest.approx(ours / 0.5)
+    assert line["times as many"] == pytest.approx(official / ours)
+
+
+def test_what_was_measured_otherwise_is_not_mixed(measured, folder, monkeypatch):
+    full_size.record(measured, "here")
+    with pytest.raises(full_size.SpeedError, match="another machine.*must not be mixed.*another name"):
+        full_size.recorded("here", 3.0)
+    monkeypatch.setattr(full_size, "machine", lambda: {"cpu": "another"})
+    with pytest.raises(full_size.SpeedError, match="another machine"):
+        full_size.recorded("here", 0.5)
+    (folder / "here.json").write_text("{")
+    with pytest.raises(full_size.SpeedError, match="here.json cannot be read.*delete it"):
+        full_size.records()
+    with pytest.raises(full_size.SpeedError, match=r"'../x' is no name"):
+        full_size.path_of("../x")
+
+
+def test_it_is_told_in_words_and_drawn(measured, folder):
+    assert "pvlib speed --record NAME" in full_size.told(full_size.records())[0]
+    plots.full_size(full_size.overview(full_size.records()))  # and says so in the picture
+    full_size.record(measured, "here")
+    found = full_size.records()
+    best = full_size.ratios(measured).set_index("batch")[full_size.BEST]
+    (words,) = full_size.told(found)
+    assert f"{best[1]:.1f} at NFE 2, batch 1, {best[3]:.1f} at NFE 2, batch 3" in words
+    figure = plots.full_size(full_size.overview(found))
+    assert len(look.keep(figure, "speeds", folder).data) > 3000
 
 
 @pytest.mark.parametrize(

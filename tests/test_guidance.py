@@ -38,10 +38,10 @@ def requests() -> list[Request]:
 
 
 def made_up(
-    lowered: dict[tuple[str, float], list[float]], wer: dict[tuple[str, float], float]
+    lowered: dict[tuple[str, float], list[float]], wer: dict[tuple[str, float], float | list[float]]
 ) -> pd.DataFrame:
-    lines = []
-    for (kind, scale), drops in {(guidance.NONE, 0.0): [0.0] * 4, **lowered}.items():
+    lines, n = [], max(map(len, lowered.values()))
+    for (kind, scale), drops in {(guidance.NONE, 0.0): [0.0] * n, **lowered}.items():
         for k, drop in enumerate(drops):
             line = {
                 "utterance": f"u{k}",
@@ -51,7 +51,9 @@ def made_up(
                 "strength": 0.2 * scale,
             }
             line |= {"entropy": 3.0 + k - drop, "hypothesis": "a", "change": 0.1 * scale}
-            lines.append(line | dict.fromkeys(("wer", "wer_capped"), wer.get((kind, scale), 0.25)))
+            error = wer.get((kind, scale), 0.25)
+            error = error[k] if isinstance(error, list) else error
+            lines.append(line | dict.fromkeys(("wer", "wer_capped"), error))
     return pd.DataFrame(lines)
 
 
@@ -68,12 +70,30 @@ def test_the_table_counts_who_is_lowered_further():
     assert first["further_low"] < 0.5 < first["further_high"]
     entropy, words, more = guidance.summary(table)
     assert "in 50% of 4 utterances" in entropy and "the target of 90% is missed" in entropy
-    assert "costs 0.250" in words and "beyond the margin" in words
     assert (
-        "reached from 30 times lambda on" in more
-        and "-0.050 (-0.050 to -0.050: shown) with CEAG and by +0.000" in more
-    )
-    assert plots.strength(table).axes
+        "changes by +0.250 (+0.250 to +0.250: not shown)" in words and "beyond the margin" in words
+    )  # of four
+    assert "reached from 30 times lambda on" in more
+    assert "-0.050 (-0.050 to -0.050: not shown) with CEAG and by +0.000" in more
+
+
+def test_intervals_are_of_paired_differences_and_are_drawn():
+    lowered = {("ceag", 30.0): [1.0, 1.2, 0.8, 1.0, 1.1, 0.9], ("random", 30.0): [0.1, -0.1] * 3}
+    rows = made_up(lowered, {("ceag", 30.0): [0.25, 0.25, 0.0, 0.25, 0.25, 0.25]})
+    table = guidance.compare(rows.sample(frac=1, random_state=0))
+    (line,) = (line for _, line in table.iterrows())
+    assert line["lowered_ceag"] == pytest.approx(1.0)
+    assert (
+        0.8 < line["lowered_ceag_low"] < 1.0 < line["lowered_ceag_high"] < 1.2
+    )  # utterances differ by far more
+    assert line["lowered_random_low"] < 0 < line["lowered_random_high"]
+    assert line["wer_ceag"] == pytest.approx(0.25 - 0.25 / 6) and line["wer_ceag_high"] == line["wer"] == 0.25
+    assert "(-0.125 to +0.000: not shown)" in guidance._changed(line, "ceag")  # one utterance of six
+    for ax, name in zip(plots.strength(table).axes, ("lowered", "wer", "change"), strict=True):
+        drawn = [line.get_ydata()[0] for line in ax.lines if line.get_marker() in ("o", "s")]
+        assert drawn == pytest.approx([table[f"{name}_{kind}"][0] for kind in ("ceag", "random")])
+        ends = [bar.get_segments()[0][:, 1] for bar in ax.collections]
+        assert ends[0] == pytest.approx([table[f"{name}_ceag_low"][0], table[f"{name}_ceag_high"][0]])
 
 
 def test_a_reached_target_and_an_unchanged_word_are_told():
@@ -81,7 +101,8 @@ def test_a_reached_target_and_an_unchanged_word_are_told():
     sentences = guidance.summary(guidance.compare(made_up(lowered, {})))
     assert len(sentences) == 2
     assert "in 100% of 4" in sentences[0] and "is reached" in sentences[0]
-    assert sentences[1].startswith("CEAG changes no word") and "within the margin" in sentences[1]
+    assert sentences[1].startswith("CEAG leaves the word error rate where it is")
+    assert "within the margin" in sentences[1]
 
 
 def test_sentences_on_time_and_padding():
@@ -127,9 +148,14 @@ def test_maps_under_guidance_are_drawn(voice, requests):
     plain, sharp = (looks[name].maps for name in ("none", "ceag"))
     assert not torch.equal(plain.text_maps, sharp.text_maps)
     maps = {name: look.maps.text_maps.mean(dim=(0, 1)).numpy() for name, look in looks.items()}
-    assert len(pictures.attention_compared(maps, list(plain.text), 0.9, 2.0).axes) == 3
+    figure = pictures.attention_compared(maps, list(plain.text), 0.9, 2.0, 1000.0)
+    first, change, *bars = figure.axes
+    assert len(bars) == 2 and "1000 times" in change.get_title() and "1000" not in first.get_title()
+    (image,) = change.images
+    np.testing.assert_allclose(image.get_array(), maps["ceag"] - maps["none"])
+    assert image.norm.vmin == -image.norm.vmax < 0
     nats = {name: look.maps.text_entropy.mean(1).numpy() for name, look in looks.items()}
-    drawn = pictures.entropy_compared(plain.times.numpy(), nats, (0.1, 0.4)).axes[1].lines
+    drawn = pictures.entropy_compared(plain.times.numpy(), nats, (0.1, 0.4), 1000.0).axes[1].lines
     np.testing.assert_allclose(drawn[0].get_ydata(), 0)
     np.testing.assert_allclose(drawn[1].get_ydata(), nats["ceag"] - nats["none"])
 

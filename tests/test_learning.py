@@ -44,7 +44,7 @@ def test_worst_words_need_to_occur_often():
 
 def test_a_falling_loss_is_told_from_a_flat_one():
     falling = pd.DataFrame({"loss": [10 / (k + 1) for k in range(40)]})
-    assert "still learning" in learning.trend("m", falling)
+    assert "still learning" in learning.trend("m", falling) and "% lower than" in learning.trend("m", falling)
     assert "would bring little" in learning.trend("m", pd.DataFrame({"mel": [0.2] * 40}))
     assert "too few" in learning.trend("m", falling.head(4))
     with pytest.raises(ValueError, match="columns rate has none of mel"):
@@ -59,7 +59,14 @@ def test_every_embedded_model_has_its_log(tmp_path):
     found = {model: learning.log(MINI, model, "dev") for model in names}
     for model, log in logs.items():
         assert log["step"].iloc[-1] <= hub.read_card(model, MINI)["steps"] < log["step"].iloc[-1] + 100
-    keep(plots.learning(logs, found), "curves", tmp_path)
+    for table in found.values():
+        assert set(table) - {"step", "seconds", "minutes"} <= set(learning.DEV)
+    anew = {name: learning.restarts(MINI, name) for name in names}
+    for name, minutes in anew.items():
+        assert sorted(minutes) == minutes and all(0 <= m <= logs[name]["minutes"].max() for m in minutes)
+        assert len(minutes) == hub.read_card(name, MINI)["command"].count("from step")
+    assert anew["backbone"] and not anew["speaker_encoder"]
+    keep(plots.learning(logs, found, anew), "curves", tmp_path)
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 

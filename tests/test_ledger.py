@@ -555,6 +555,41 @@ def test_no_difference_has_to_be_shown_as_well(noise):
     assert verdict(claim_of("negligible", {**check, "margin": "0.3"}), ours, apart) == "contradicted"
 
 
+def test_claims_of_no_effect_are_refuted_only_among_all_that_were_asked(noise):
+    """One of six systems is further off than the margin with p just below 0.05: that is what six tries may bring."""
+    base = noise.uniform(0.2, 0.7, 40)
+    spread = noise.permutation(np.linspace(-0.1, 0.1, 40))
+    names = ["f5-official", "f5-as-published", "sv2tts", "sv2tts-wavernn", "xtts", "cosyvoice"]
+    check = {"one": "personavoice", "metric": "wer_capped", "stratum": "overall", "margin": "0.1"}
+    shifts = dict.fromkeys(names, 0.0) | {"cosyvoice": 0.46 * spread.std(ddof=1)}
+    rows = [rows_of("personavoice", base), *(rows_of(n, base + spread + s) for n, s in shifts.items())]
+    evidence = Evidence("mini", pd.concat(rows))
+    claims = [claim_of("negligible", {**check, "other": name}, f"as-{name}") for name in names]
+    alone = ledger.scoreboard(evidence, claims[-1:]).iloc[0]
+    assert alone["verdict"] == "contradicted" and 0.05 / 6 < alone["p"] < 0.05
+    among = ledger.scoreboard(evidence, claims).iloc[-1]
+    assert among["verdict"] == "inconclusive" and among["p_holm"] == pytest.approx(6 * alone["p"])
+
+
+def test_pairs_that_cannot_differ_are_no_evidence(noise):
+    """A module that acts on 5 of 40 texts and leaves the sound of the others alone, to the bit."""
+    base = noise.uniform(0.2, 0.7, 40)
+    touched = np.isin(np.arange(40), [1, 9, 17, 25, 33])
+    ours, without = rows_of("personavoice", np.zeros(40), base), base - 0.1 * touched
+    check = {**COMPARED, "metric": "secs_ecapa_clip", "stratum": "overall", "expect": "more"}
+    five = Evidence("mini", pd.concat([ours, rows_of("f5-official", np.zeros(40), without)]))
+    line = ledger.scoreboard(five, [claim_of("difference", check)]).iloc[0]
+    assert line["verdict"] == "inconclusive" and np.isnan(line["p"])
+    assert line["measured"] == "5 of 40 pairs differ"
+    six = rows_of("f5-official", np.zeros(40), base - 0.1 * (touched | (np.arange(40) == 38)))
+    assert (
+        "pairs differ"
+        not in ledger.scoreboard(
+            Evidence("mini", pd.concat([ours, six])), [claim_of("difference", check)]
+        ).loc[0, "measured"]
+    )
+
+
 def test_identity_is_exact():
     ours = rows_of("personavoice", np.linspace(0, 1, 20))
     same = ours.assign(system="f5-official")
@@ -596,6 +631,8 @@ def test_two_heaps(noise):
     assert verdict(claim, rows_of("personavoice", heaps)) == "supported"
     assert verdict(claim, rows_of("personavoice", noise.normal(0.5, 0.1, 40))) == "inconclusive"
     assert verdict(claim, rows_of("personavoice", np.zeros(40))) == "untested"
+    words = rows_of("personavoice", heaps)  # of one word nothing lies between right and wrong
+    assert verdict(claim, words.assign(words=np.where(words["bucket"] == "long", 12, 1))) == "untested"
 
 
 def test_speeds():

@@ -114,9 +114,14 @@ def test_every_way_of_joining_is_judged(monkeypatch, tmp_path):
 
 def test_sentences_and_tests_on_joins():
     secs = {"cross-fade": 0.6, "hard cut": 0.5, "faded along bands": 0.5, "axes misread": 0.4}
+    varied = [name for name in secs if name != "cross-fade"]
     rows = [
         {"join": name, "utterance": f"u{k}", "speaker": f"s{k % 3}", "at_seams": 0.5, "elsewhere": 0.25}
-        | {"from_right": 0.1, "wer_capped": 0.2, "secs_ecapa_clip": value + (name == "hard cut") * 0.01 * k}
+        | {
+            "from_right": 0.1,
+            "wer_capped": 0.2,
+            "secs_ecapa_clip": value + (name in varied) * 0.01 * (k - 2.5),
+        }
         for name, value in secs.items()
         for k in range(6)
     ]
@@ -126,9 +131,22 @@ def test_sentences_and_tests_on_joins():
     assert "0.500 with it and 0.600 without, +20.0%" in bands and "+56.6%" in bands
     assert "0.400 with it and 0.600 without, +50.0%" in misread
     cut = long_texts.tests(found[found["join"].isin(["cross-fade", "hard cut"])])
-    assert list(cut["join"]) == ["hard cut"] and cut["difference"][0] == pytest.approx(0.525 - 0.6)
+    assert list(cut["join"]) == ["hard cut"] and cut["difference"][0] == pytest.approx(-0.1)
     assert cut["p"][0] < 0.01 and cut["n"][0] == 6
-    assert long_texts.tests(found[found["utterance"].isin(["u0", "u1"])])["p"].isna().all()
+    few = found[found["utterance"].isin(["u0", "u1"])]
+    assert long_texts.tests(few)["p"].isna().all()
+    near = found["secs_ecapa_clip"].where(
+        found["join"] != "faded along bands", 0.599 + found.index % 6 * 5e-4
+    )
+    for other in (few, found.assign(secs_ecapa_clip=near)):
+        assert "no difference is shown" in long_texts.about_joins(other)[1]
+
+
+def test_all_long_texts_are_advised_by_their_number():
+    there = long_texts.long_texts(MINI.manifest).sample()
+    some, all_ = (long_texts.about_size(MINI, there.head(n)) for n in (3, len(there)))
+    assert f"3 of the {len(there)} texts" in some and f"`utterances = {len(there)}` takes all" in some
+    assert "utterances =" not in all_
 
 
 # Rows

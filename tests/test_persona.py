@@ -355,6 +355,11 @@ def test_pictures_draw_what_they_are_given():
     assert "is met" in personas.conclusion(table) and "missed" not in personas.conclusion(table)
     worse = table.assign(auc=0.5)
     assert personas.conclusion(worse).count("is missed") == 2
+    unsure = personas.conclusion(table.assign(low=0.6))
+    assert unsure.count("is met by the estimate, which its interval does not settle") == 2
+    scores["openness trait"] += 0.4 * ((scores["trait"] == "neuroticism") & (scores["pole"] == "low"))
+    assert "chats about neuroticism are 0.40 apart on openness" in personas.spill(scores)
+    assert "on their own traits chats are 1.00 to 1.00 apart" in personas.spill(scores)
     marks = [list(line.get_ydata()) for line in personas.auc_figure(table).axes[0].lines]
     assert [1.0] * 6 in marks
     assert personas.auc_text(table).shape == (6, 3)

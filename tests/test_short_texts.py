@@ -266,6 +266,9 @@ def test_a_length_that_mends_most_failures_is_the_cause():
     assert "most of the collapse is owed to the length" in short_texts.cause(compared)
     assert "**reached**" in short_texts.remedy(compared)
     assert "not shown to differ" not in short_texts.oracle_gap(compared)
+    assert "Of the 30 texts that fail at the true length, 0 do not" in short_texts.spared(rows)
+    swapped = made_up({**OWED, "letter durations": 10})
+    assert "Of the 30 texts that fail at the true length, 20 do not" in short_texts.spared(swapped)
     assert short_texts.rates(rows).loc["true duration", "cfr"].startswith("15.0% [10.7%, 20.6%]")  # Wilson
     assert short_texts.claims("mini", rows).set_index("id").loc["collapse-is-architectural", "verdict"] == (
         "contradicted"

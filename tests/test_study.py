@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import weakref
 from collections import Counter
 from dataclasses import fields, replace
 
@@ -1124,3 +1125,19 @@ def test_a_folder_without_voices_is_an_error(place, monkeypatch):
     monkeypatch.setattr(recordings.frontend, "speech_spans", lambda wave, inference: [])
     with pytest.raises(audio.AudioError, match="nobody speaks"):
         recordings.manifest(place / "voices", PROFILE, texts=1)
+
+
+def test_a_system_that_is_through_lets_its_models_go(place, monkeypatch):
+    """Three systems made by name, each with a model: never are two of them in memory."""
+    loaded = weakref.WeakSet()
+
+    class Heavy(Hum):
+        def synthesise(self, requests, progress=None):
+            loaded.add(self)
+            assert len(loaded) == 1, [system.name for system in loaded]
+            return super().synthesise(requests, progress)
+
+    monkeypatch.setattr(systems, "create", lambda name, profile, device: Heavy(name))
+    names = ["personavoice", "f5-official", "f5-as-published"]
+    rows = study.evaluate(PROFILE, names, 8, judges=Ears(), progress=False)
+    assert list(dict.fromkeys(rows["system"])) == names and len(rows) == 24

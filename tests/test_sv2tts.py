@@ -545,14 +545,17 @@ def test_a_resumed_run_equals_an_unbroken_one(toy_corpus, monkeypatch, tmp_path,
 
 def test_a_pruned_wavernn_is_taken_up_whole_and_may_grow_again(toy_corpus, monkeypatch):
     from pvlib.training import sv2tts_vocoder as trainer
+    from pvlib.training.common import machine_name
 
     monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: {"dev": 0.0})
     state = {**tiny("sv2tts-vocoder").state_dict()}
     state["rnn1.weight_hh_l0"] = torch.zeros_like(state["rnn1.weight_hh_l0"])
-    weights.save("sv2tts-vocoder", TINY, state, {"steps": 5, "seconds": 1.0, "command": "before"})
+    before = {"steps": 5, "seconds": 1.0, "command": "before", "machine": "a GPU"}
+    weights.save("sv2tts-vocoder", TINY, state, before)
     trainer.train(TINY, steps=7, from_weights=True, larger=2)
     card = weights.read_card("sv2tts-vocoder", TINY)
     assert card["steps"] == 7 and card["command"].startswith("before; from step 5: ")
+    assert card["machine"] == f"a GPU; {machine_name()}"  # all that it was trained on
     grown = weights.load(wavernn.build(TINY.sv2tts_vocoder), "sv2tts-vocoder", TINY).state_dict()
     assert grown.keys() == state.keys()
     kept = torch.load(paths.TRAINING / "sv2tts-vocoder/state.pt", weights_only=True)["parts"]["model"]

@@ -17,7 +17,7 @@ import pandas as pd
 from pvlib import systems
 from pvlib.config import get_profile
 from pvlib.metrics.cfr import catastrophic
-from pvlib.study import facts, modality, pairs, printed, statistics
+from pvlib.study import facts, modality, pairs, printed, rtf, statistics
 from pvlib.study.claims import (
     ADOPTED,
     CONTRADICTED,
@@ -123,7 +123,7 @@ def level(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Find
     theirs = printed.parse(claim.value)
     if check["metric"] == "rtf":
         speed = evidence.speeds.get(check["system"])
-        if not _timed(speed):
+        if not rtf.timed(speed):
             return _no_speed(check["system"])
         low, value, high, n = speed["low"], speed["median"], speed["high"], FULL
     else:
@@ -178,7 +178,9 @@ def difference(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) ->
 def negligible(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
     """One system against another, claimed to be the same up to an effect |d_z| of `margin`.
 
-    A margin that so few pairs could not show even where the two are exactly alike has no p: it is no test.
+    Two questions are asked, each with a p of its own: whether they are alike, which supports the claim, and whether
+    they are further apart than the margin, which contradicts it. A margin that so few pairs could not show even where
+    the two are exactly alike has no p of the first kind: it is no test.
     """
     check = claim.check
     found, lacking = _pair(claim, evidence)
@@ -191,19 +193,18 @@ def negligible(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) ->
     apart = min(1.0, 2 * min(mirrored))
     detail = f"{check['one']} - {check['other']}, {check['metric']}, {check['stratum']}, n = {found['n']}"
     if apart < ALPHA:
-        return Finding(CONTRADICTED, words, f"{detail}: larger than {margin:g}, p = {apart:.3g}", apart)
+        detail += f": larger than {margin:g}, p = {apart:.3g}"
+        return Finding(CONTRADICTED, words, detail, p_against=apart)
     if statistics.equivalence_p(0.0, found["n"], margin) >= ALPHA:
-        return Finding(INCONCLUSIVE, words, f"{detail}: too few to show any effect to be within {margin:g}")
-    scale = (
-        found["d"] / found["difference"] if found["difference"] else float("nan")
-    )  # 1 / standard deviation
-    ends = [abs(found[end] * scale) for end in ("low", "high")]
-    apart_by_speaker = any(end > margin for end in ends)
+        detail += f": too few to show any effect to be within {margin:g}"
+        return Finding(INCONCLUSIVE, words, detail, p_against=apart)
+    furthest = max(abs(found[end]) for end in ("low", "high"))  # over resampled speakers
+    apart_by_speaker = furthest > margin * found["spread"]
     verdict = SUPPORTED if same < ALPHA and not apart_by_speaker else INCONCLUSIVE
     detail += f": within {margin:g}, p = {same:.3g}"
     if apart_by_speaker:
-        detail += f", over speakers up to {max(ends):.2f}"
-    return Finding(verdict, words, detail, same)
+        detail += f", over speakers up to {furthest / found['spread']:.2f}"
+    return Finding(verdict, words, detail, same, p_against=apart)
 
 
 def identical(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
@@ -249,12 +250,13 @@ def strata(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Fin
 
 
 def bimodal(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
-    """Whether the utterances of a stratum fall into two heaps."""
+    """Whether the utterances of a stratum fall into two heaps; one word, which is right or wrong, is left out."""
     check = claim.check
     rows, lacking = _rows_of(evidence, [check["system"]])
     if lacking:
         return lacking
-    values = in_stratum(rows, check["stratum"])[check["metric"]].dropna()
+    own = in_stratum(rows, check["stratum"])
+    values = own.loc[own["words"] > 1, check["metric"]].dropna()
     if len(values) < 4 or values.nunique() < 2:
         return _nothing(check["stratum"], check["metric"])
     found = modality.bimodality(values)
@@ -272,7 +274,7 @@ def speed(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Find
     check = claim.check
     sides = [evidence.speeds.get(check[side]) for side in ("one", "other")]
     for side, found in zip(("one", "other"), sides, strict=True):
-        if not _timed(found):
+        if not rtf.timed(found):
             return _no_speed(check[side])
     a, b = sides
     gap = Interval(a["median"] - b["median"], a["low"] - b["high"], a["high"] - b["low"], 0, 0)
@@ -313,8 +315,18 @@ def _pair(claim: Claim, evidence: Evidence) -> tuple[dict[str, Any], Finding | N
     both = [rows[rows["system"] == check[side]] for side in ("one", "other")]
     if any(side.empty for side in both):
         return {}, _nothing(check["stratum"], check["metric"])
-    if len(pairs.aligned(*both, check["metric"]).dropna(subset=["one", "other"])) < pairs.LEAST:
+    values = pairs.aligned(*both, check["metric"]).dropna(subset=["one", "other"])
+    if len(values) < pairs.LEAST:
         return {}, _nothing(check["stratum"], check["metric"])
+    sound = pairs.aligned(*both, "secs_ecapa_clip").dropna(subset=["one", "other"])
+    differing = int((sound["one"] != sound["other"]).sum())
+    if 0 < differing < pairs.LEAST:  # the others are the same sound, and only dilute what these show
+        words = f"{check['one']} - {check['other']}, {check['metric']}, {check['stratum']}"
+        return {}, Finding(
+            INCONCLUSIVE,
+            f"{differing} of {len(sound)} pairs differ",
+            f"{words}: too few differ at all for a test",
+        )
     return pairs.paired_line(*both, check["metric"]), None
 
 
@@ -322,11 +334,6 @@ def _nothing(stratum: str, metric: str) -> Finding:
     return Finding(
         UNTESTED, evidence=f"too few {stratum} utterances with a value of {metric}; take a larger sample"
     )
-
-
-def _timed(speed: Mapping[str, Any] | None) -> bool:
-    """Whether a real-time factor was measured; of a system that failed on every timed text there is none."""
-    return speed is not None and speed["median"] is not None and bool(np.isfinite(speed["median"]))
 
 
 def _no_speed(system: str) -> Finding:

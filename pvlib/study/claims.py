@@ -86,12 +86,17 @@ def _systems(rows: pd.DataFrame | None) -> set[str]:
 
 @dataclass(frozen=True)
 class Finding:
-    """A verdict with what was computed. p: of the test that the verdict rests on, where there was one."""
+    """A verdict with what was computed.
+
+    p: of the test that the verdict rests on, where there was one; p_against: of the opposite question's, where a claim
+    is supported by one test and contradicted by another.
+    """
 
     verdict: str
     measured: str = ""
     evidence: str = ""
     p: float = float("nan")
+    p_against: float = float("nan")
 
 
 def number(reference: str, claims: Mapping[str, Claim]) -> printed.Number:

@@ -62,15 +62,19 @@ def lengths(rows: pd.DataFrame, system: str, metric: str = "wer_capped") -> str:
 
 
 def bimodality(rows: pd.DataFrame, system: str, stratum: str = "ultra-short") -> str:
-    """One sentence: how many utterances of a stratum are perfect, how many broken, how many between."""
-    wer = in_stratum(rows[rows["system"] == system], stratum)["wer"]
+    """One sentence: how many utterances of a stratum are perfect, how many broken, how many between.
+
+    Texts of one word are left out: nothing can lie between right and wrong there.
+    """
+    own = in_stratum(rows[rows["system"] == system], stratum)
+    wer = own.loc[own["words"] > 1, "wer"]
     if wer.empty:
-        return f"`{system}` has no {stratum} utterance in this sample."
+        return f"`{system}` has no {stratum} utterance of two words or more in this sample."
     perfect, broken = int((wer <= PERFECT).sum()), int((wer > BROKEN).sum())
     between = len(wer) - perfect - broken
     shape = "two heaps" if between < min(perfect, broken) else "no two clear heaps"
     return (
-        f"Of the {len(wer)} {stratum} {many(len(wer), 'utterance')} of `{system}`, {perfect} "
+        f"Of the {len(wer)} {stratum} {many(len(wer), 'utterance')} of `{system}` with two words or more, {perfect} "
         f"{'is' if perfect == 1 else 'are'} perfect, {broken} {'has' if broken == 1 else 'have'} a word error rate "
         f"above {BROKEN}, {between} {'lies' if between == 1 else 'lie'} between: {shape}."
     )

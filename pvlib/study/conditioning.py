@@ -25,6 +25,7 @@ from pvlib.metrics.eer import equal_error_rate
 from pvlib.oes import OES
 from pvlib.study import ledger, listen, prosody, statistics
 from pvlib.study import manifest as manifests
+from pvlib.study.comparisons import many
 from pvlib.study.look import styled
 from pvlib.systems.base import Request
 from pvlib.voice import Job, PersonaVoice
@@ -34,6 +35,7 @@ PARTS = ("whole", "timbre", "environment")
 SCALES = (0.1, 1.0)  # env_scale at its start: the paper's, and the one it calls a disaster
 WEIGHTS = (0.0, 0.5, 1.0)
 STEPS = 16  # ODE steps of what is synthesised here
+PACE = "rate"  # of `prosody.PROSODY`
 SHARE, FEWEST = 10, 3  # one utterance in so many, but no fewer than this
 WHOLE_ROOM, TIMBRE_ROOM = 3.0, 1.5  # targets, in multiples of chance, set before anything was measured
 TARGET_P, TARGET_MEASURES = 0.01, 2
@@ -145,12 +147,17 @@ def untrained(embedding: Tensor, rows: pd.DataFrame, bases: int = 20) -> pd.Data
     return table.assign(**{"speaker EER, whole": speaker_eer(embedding, rows)})
 
 
+def _rooms_known(rows: pd.DataFrame) -> bool:
+    """Whether rows of a manifest say in which room each clip was recorded; of LibriTTS they do not."""
+    return "room" in rows and bool((rows["room"] != "").any())
+
+
 def speaker_eer(embedding: Tensor, rows: pd.DataFrame) -> float:
     """Equal error rate of telling the speakers of these clips apart by cosine, pairs of two rooms; NaN for none."""
     normal = torch.nn.functional.normalize(embedding, dim=-1)
     scores = (normal @ normal.T).numpy()
     speaker = rows["speaker"].to_numpy()
-    room = rows["room"].to_numpy() if "room" in rows else np.arange(len(rows))  # unknown: all pairs count
+    room = rows["room"].to_numpy() if _rooms_known(rows) else np.arange(len(rows))  # unknown: all pairs count
     one, other = np.triu_indices(len(rows), 1)
     apart = room[one] != room[other]
     one, other = one[apart], other[apart]
@@ -241,7 +248,7 @@ def requests(
     found = manifests.read(profile.manifest)
     rows = found.sample(None, seed)
     rows = rows[rows["bucket"] == bucket]
-    if rooms and "room" in rows:
+    if rooms and _rooms_known(rows):
         rows = rows[rows["room"].isin(rooms)]
     return found.requests(rows.head(count))
 
@@ -342,17 +349,23 @@ def moved_text(table: pd.DataFrame, rows: pd.DataFrame) -> str:
         steps = _by_strength(rows, emotion)
         order = "monotone" if bool((np.diff(steps) > 0).all()) else "not monotone"
         reached = "met" if len(sure) >= TARGET_MEASURES else "missed"
+        which = ", ".join(prosody.PROSODY[measure] for measure in sure["measure"]) or "none"
         parts.append(
             f"{emotion}: {len(sure)} of {len(own)} measures moved as trained with Holm's p below {TARGET_P:g} "
-            f"(target: at least {TARGET_MEASURES}, {reached}); with strength 0, 0.5, 1 their mean shift is {order}"
+            f"({which}; target: at least {TARGET_MEASURES}, {reached}); with strength 0, 0.5, 1 the "
+            f"mean shift of all is {order}"
         )
     traits = table[~table["wish"].str.split().str[0].isin(EMOTION_SIGNS) & (table["trained"] != 0)]
     sure = traits[traits["as_trained"] & (traits["p_holm"] < statistics.ALPHA)]
     deaf = [label for measure, label in prosody.PROSODY.items() if measure not in followed]
+    paced = int((sure["measure"] == PACE).sum())
     return (
         "; ".join(parts)
         + (f". No emotion moves {' and '.join(deaf)} so" if deaf else "")
-        + f". Traits: {len(sure)} of {len(traits)} trained effects hold after Holm's correction."
+        + f". Traits: {len(sure)} of {len(traits)} trained effects hold after Holm's correction (p below "
+        f"{statistics.ALPHA:g}). The {prosody.PROSODY[PACE]} is the length's doing, of which FiLM knows nothing: by "
+        f"FiLM alone an emotion moves {len(followed - {PACE})} {many(len(followed - {PACE}), 'measure')}, and of the "
+        f"traits' effects {len(sure) - paced} hold."
     )
 
 
@@ -377,6 +390,8 @@ def trial(
     """One utterance, plain and as wished, from the same noise: players, and what is measured of each."""
     if pipeline is None:
         return HTML(missing())
+    if not pipeline.adapters.hears("emotion"):
+        return HTML(f"The adapters of the profile {pipeline.profile.name} were trained without emotions.")
     strengths = {"cfg_strength": guidance, "laag_cfg_base": guidance}
     own = with_inference(pipeline, film_gate=gate, env_weight=env_weight, **strengths)
     reference = own.reference(request.clip, name=f"the clip of {request.utterance}")
@@ -407,7 +422,7 @@ def weighed(
         for request, speech in zip(asked, own.synthesise(jobs), strict=True):
             line = {"utterance": request.utterance, "speaker": request.speaker, "env_weight": weight}
             lines.append(line | prosody.sounding(speech.wave))
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=["utterance", "speaker", "env_weight", *prosody.ROOM])
 
 
 def weighed_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -434,8 +449,11 @@ def weighed_text(rows: pd.DataFrame) -> str:
         if both.empty:
             continue
         found = statistics.paired_bootstrap(both["a"], both["b"], both["speaker"])
-        parts.append(f"{label} {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]")
-    return f"From `env_weight` {min(WEIGHTS):g} to {max(WEIGHTS):g}: {', '.join(parts)}."
+        parts.append(f"{label} {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}] (n = {found.n})")
+    told = ", ".join(parts)
+    return (
+        f"From `env_weight` {min(WEIGHTS):g} to {max(WEIGHTS):g}: {told}; intervals over speakers, no test."
+    )
 
 
 def drift(pipeline: PersonaVoice | None, asked: Sequence[Request]) -> pd.DataFrame:

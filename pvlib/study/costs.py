@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from pvlib import hub, systems
 from pvlib.config import Profile, get_profile
+from pvlib.study import rtf
 
 
 def parameters(system: str, profile: Profile | str) -> int:
@@ -37,9 +38,7 @@ def points(
     nothing and are left out; millions (of parameters) is NaN where the profile's weights are not embedded.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    timed = found[
-        found["system"].isin([name for name, speed in speeds.items() if speed["median"] is not None])
-    ]
+    timed = found[found["system"].isin([name for name, speed in speeds.items() if rtf.timed(speed)])]
     embedded = profile.embedded
     return timed.assign(
         **{

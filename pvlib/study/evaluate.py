@@ -69,7 +69,9 @@ def evaluate(
     if ranks:
         tables = _evaluate_shared(chosen, requests, manifest, judges, profile, progress, ranks)
     else:
-        tables = [_evaluate_one(s, requests, manifest, judges, profile, progress) for s in chosen]
+        tables = []
+        while chosen:  # a system that is through takes its models with it
+            tables.append(_evaluate_one(chosen.pop(0), requests, manifest, judges, profile, progress))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -240,7 +242,7 @@ def _evaluate_one(
 
 
 def _evaluate_shared(
-    chosen: Sequence[System],
+    chosen: list[System | None],
     requests: Sequence[Request],
     manifest: Manifest,
     judges: Panel,
@@ -248,7 +250,10 @@ def _evaluate_shared(
     progress: bool,
     ranks: Ranks,
 ) -> list[pd.DataFrame]:
-    """The same in several processes. Rank 0 says what is missing, each writes its own rows, rank 0 merges them."""
+    """The same in several processes. Rank 0 says what is missing, each writes its own rows, rank 0 merges them.
+
+    A system that is through is taken out of `chosen`, and its models with it.
+    """
     by_key = _by_key(requests, manifest)
     _check_alike(ranks, chosen, judges, by_key)
     stores = [working(system, judges, profile) for system in chosen]
@@ -271,7 +276,10 @@ def _evaluate_shared(
         unit="utterance",
         disable=not (progress and ranks.first),
     ) as bar:
-        for index, keys in ranks.take(queue, run):
+        at = 0
+        for index, keys in ranks.take(queue, run):  # system by system
+            chosen[at:index] = [None] * (index - at)
+            at = index
             batch = {key: by_key[key] for key in keys}
             name = chosen[index].name
             rows, seconds = _make(

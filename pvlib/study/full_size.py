@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import re
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ from tqdm.auto import tqdm
 
 from pvlib import audio, backbone, hub, paths, vocoder
 from pvlib.config import PAPER, Profile
+from pvlib.study.comparisons import many
 from pvlib.study.provenance import commit, machine
 from pvlib.study.rows import write_text
 from pvlib.systems import f5
-from pvlib.systems.fingerprint import package_versions
+from pvlib.systems.fingerprint import digest, fingerprint, package_versions
 
 NFE = (32, 16, 7)
 BATCHES = (1, 16)
@@ -36,6 +38,9 @@ SIDES = ("official", "companion")
 REFERENCE_TEXT = "Some call me nature. "
 TEXT = "The river keeps its secrets."
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+BEST = "each side's best"
+TARGETS = {"same dtype": 2.0, BEST: 6.0}  # times as many utterances a minute, of a batch
+SETTING = ("dtype", "nfe", "batch", "side")
 FOLDER = paths.RESULTS / "speed"
 
 
@@ -72,11 +77,14 @@ def measure(
     device: torch.device | str | None = None,
     profile: Profile = PAPER,
     progress: bool = True,
+    known: pd.DataFrame | None = None,
+    keep: Callable[[pd.DataFrame], object] | None = None,
 ) -> pd.DataFrame:
-    """One line per side, dtype, NFE and batch, in one run on this machine.
+    """One line per side, dtype, NFE and batch, on this machine.
 
     seconds: of speech to generate behind one second of reference. repeats: of each, after a warm-up of one step.
-    Raises SpeedError on a value out of range.
+    known: lines of settings that are not measured again (`recorded`); they come first. keep: called with all lines
+    after each setting. Raises SpeedError on a value out of range.
     """
     if not 0.1 <= seconds <= 20:
         raise SpeedError(f"{seconds} seconds of speech: give 0.1 to 20")
@@ -90,8 +98,11 @@ def measure(
         torch.manual_seed(0)
         model = backbone.build(profile.backbone, vocabulary).eval()
         voice = vocoder.build(profile.vocoder).eval().to(device)
+    known = pd.DataFrame(columns=list(SETTING)) if known is None else known
+    there = set(known[list(SETTING)].itertuples(index=False, name=None))
     grid = [(d, n, b, side) for d in dtypes for n in nfe for b in batches for side in SIDES]
-    found = []
+    grid = [setting for setting in grid if setting not in there]
+    found = known.to_dict("records")
     with tqdm(total=len(grid), desc="full size", unit="setting", disable=not progress) as bar:
         for dtype, steps, batch, side in grid:
             model.to(device=device, dtype=DTYPES[dtype])
@@ -102,27 +113,30 @@ def measure(
             _reset_peak(device)
             spent = [_timed(speak, steps, batch, device) for _ in range(repeats)]
             latency = statistics.median(spent)
-            found.append(
-                Measured(
-                    side, dtype, steps, batch, seconds, latency, latency / (batch * seconds), 60 * batch / latency,
-                    _peak_gb(device), repeats,
-                )
+            line = Measured(
+                side, dtype, steps, batch, seconds, latency, latency / (batch * seconds), 60 * batch / latency,
+                _peak_gb(device), repeats,
             )  # fmt: skip
+            found.append(asdict(line))
+            if keep is not None:
+                keep(pd.DataFrame(found))
             bar.update()
-    return pd.DataFrame([asdict(line) for line in found])
+    return pd.DataFrame(found)
 
 
 def ratios(measured: pd.DataFrame) -> pd.DataFrame:
     """Our utterances per minute over those of the official function: in the same dtype, and each side's best."""
     wide = measured.pivot(index=["nfe", "batch", "dtype"], columns="side", values="utterances_per_minute")
+    wide = wide.reindex(columns=list(SIDES))  # of a measurement that was ended between the two
     same = (wide["companion"] / wide["official"]).unstack("dtype").add_prefix("same dtype, ")
     best = wide.groupby(level=["nfe", "batch"]).max()
-    return same.assign(**{"each side's best": best["companion"] / best["official"]}).reset_index()
+    return same.assign(**{BEST: best["companion"] / best["official"]}).reset_index()
 
 
 def record(measured: pd.DataFrame, name: str) -> Path:
     """Write the measurement with machine and versions to data/results/speed/<name>.json."""
     content = {
+        "key": _key(float(measured["generated_seconds"].iloc[0]), int(measured["repeats"].iloc[0])),
         "machine": machine(),
         "threads": torch.get_num_threads(),
         "packages": package_versions(),
@@ -131,7 +145,112 @@ def record(measured: pd.DataFrame, name: str) -> Path:
         "measured": json.loads(measured.to_json(orient="records")),
         "ratios": json.loads(ratios(measured).to_json(orient="records")),
     }
-    return write_text(FOLDER / f"{name}.json", json.dumps(content, indent=2) + "\n")
+    return write_text(path_of(name), json.dumps(content, indent=2) + "\n")
+
+
+def path_of(name: str) -> Path:
+    """The file of a measurement. Raises SpeedError on a name that is none of a file."""
+    if not re.fullmatch(r"[\w-]+", name):
+        raise SpeedError(f"{name!r} is no name for a measurement: letters, digits, - and _, please")
+    return FOLDER / f"{name}.json"
+
+
+def recorded(name: str, seconds: float = SECONDS, repeats: int = 1) -> pd.DataFrame | None:
+    """What was measured under a name so far, to go on from; None where there is nothing.
+
+    Raises SpeedError where it was measured otherwise: on another machine, with other sources, versions or lengths.
+    """
+    path = path_of(name)
+    if not path.exists():
+        return None
+    content = _read(path)
+    if content["key"] != _key(seconds, repeats):
+        raise SpeedError(
+            f"{path} was measured on another machine, with other sources, versions, seconds or repeats: numbers of the "
+            "two must not be mixed; give --record another name, or delete the file"
+        )
+    return pd.DataFrame(content["measured"])
+
+
+def records() -> dict[str, dict[str, Any]]:
+    """Every measurement in data/results/speed by name, as `record` wrote it. Raises SpeedError on a damaged file."""
+    return {path.stem: _read(path) for path in sorted(FOLDER.glob("*.json"))}
+
+
+def overview(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """A line per machine, NFE, batch and dtype: real-time factor of both sides, how many times as many utterances a
+    minute the companion makes, and the most memory of the two in GB. found: of `records`."""
+    lines = []
+    for content in found.values():
+        wide = pd.DataFrame(content["measured"]).pivot(index=list(SETTING[:-1]), columns="side")
+        wide = wide.reindex(columns=pd.MultiIndex.from_product([wide.columns.levels[0], SIDES]))
+        for setting, line in wide.iterrows():
+            lines.append(
+                {
+                    "machine": _processor(content),
+                    **dict(zip(SETTING, setting, strict=False)),
+                    **{f"rtf, {side}": line["rtf", side] for side in SIDES},
+                    "times as many": line["utterances_per_minute", "companion"]
+                    / line["utterances_per_minute", "official"],
+                    "GB": line["peak_gb"].max(),
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def told(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """In words, per machine: each side's best, batch for batch, and the targets of the largest; how to measure where
+    nothing is recorded."""
+    if not found:
+        return ["No speed at full size is recorded; `pvlib speed --record NAME` measures this machine."]
+    sentences = []
+    for content in found.values():
+        best = [
+            f"{line[BEST]:.1f} at NFE {line['nfe']}, batch {line['batch']}"
+            for line in sorted(content["ratios"], key=lambda line: (line["batch"], -line["nfe"]))
+            if line[BEST] is not None
+        ]
+        sentences.append(
+            f"{_processor(content)}, {content['threads']} {many(content['threads'], 'thread')}: of the "
+            f"full-size model the companion makes so many times as many utterances a minute as the official function, "
+            f"each at its best precision: {', '.join(best)}.{_against_targets(content['ratios'])}"
+        )
+    return sentences
+
+
+def _against_targets(found: Sequence[Mapping[str, Any]]) -> str:
+    """The largest batch against `TARGETS`, at the number of steps that is best; nothing where there is no batch."""
+    largest = max(line["batch"] for line in found)
+    if largest == 1:
+        return " No batch is measured yet."
+    lines = [line for line in found if line["batch"] == largest]
+    parts = []
+    for what, target in TARGETS.items():
+        ratios = [v for line in lines for name, v in line.items() if name.startswith(what) and v is not None]
+        if ratios:
+            met = "met" if max(ratios) >= target else "missed"
+            parts.append(f"{what} {max(ratios):.1f} times (target {target:g}: {met})")
+    return f" At a batch of {largest}: {', '.join(parts)}."
+
+
+def _processor(content: Mapping[str, Any]) -> str:
+    return content["machine"]["gpu"] or content["machine"]["cpu"]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {key: content[key] for key in ("key", "machine", "threads", "measured", "ratios")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SpeedError(
+            f"{path} cannot be read ({error!r}); restore it with `git checkout -- {path}` or delete it"
+        ) from error
+
+
+def _key(seconds: float, repeats: int) -> str:
+    """What must be the same for two lines to stand in one table."""
+    sources = fingerprint(PAPER, modules=[module.__name__ for module in (backbone, vocoder, f5)])
+    return digest([machine(), torch.get_num_threads(), sources, seconds, repeats])
 
 
 def _reference() -> np.ndarray:

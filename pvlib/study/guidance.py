@@ -17,6 +17,7 @@ from pvlib.backbone import Backbone, Item
 from pvlib.metrics import wer
 from pvlib.study import attention, pictures, statistics
 from pvlib.study.attention import Look
+from pvlib.study.pairs import LEAST
 from pvlib.systems.base import Request
 from pvlib.voice import PersonaVoice, entropy_guidance
 
@@ -149,11 +150,11 @@ def _wave(voice: PersonaVoice, mel: torch.Tensor) -> np.ndarray:
 def compare(rows: pd.DataFrame) -> pd.DataFrame:
     """CEAG beside no guidance and beside a random direction of the same length, a line per scale.
 
-    Columns: scale, strength (mean lambda), n, entropy (unguided, nats), lowered_ceag and lowered_random (by so many
-    nats), further (share of utterances that CEAG lowers further than random does, ties not counted) with its 95 %
-    Wilson interval (further_low, further_high), wer, wer_ceag, wer_random (capped, means; the latter two with _low and
-    _high, the unguided mean and the 95 % interval of the difference from it, over speakers), change_ceag,
-    change_random (mean, nats).
+    Columns: scale, strength (mean lambda), n, entropy and wer (unguided means; nats, capped), further (share of
+    utterances that CEAG lowers further than random does, ties not counted) with its 95 % Wilson interval (further_low,
+    further_high), and for each kind: lowered_ceag (the entropy, by so many nats), wer_ceag (mean), change_ceag (of the
+    mel, mean, nats). Each of these has _low and _high, the 95 % interval over speakers of the paired difference from no
+    guidance; of wer it is laid around the unguided mean.
     """
     by = {key: own.set_index("utterance") for key, own in rows.groupby(["kind", "scale"])}
     plain = by[NONE, 0.0]
@@ -163,17 +164,19 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
         wins, n = int((ceag_rows["entropy"] < random["entropy"]).sum()), len(plain)
         low, high = statistics.wilson(wins, n)
         line = {"scale": scale, "strength": ceag_rows["strength"].mean(), "n": n}
-        line |= {"entropy": plain["entropy"].mean()}
-        for kind, own in (("ceag", ceag_rows), ("random", random)):
-            line[f"lowered_{kind}"] = (plain["entropy"] - own["entropy"]).mean()
+        line |= {"entropy": plain["entropy"].mean(), "wer": plain["wer_capped"].mean()}
         line |= {"further": wins / n, "further_low": low, "further_high": high}
-        line |= {"wer": plain["wer_capped"].mean()}
         for kind, own in (("ceag", ceag_rows), ("random", random)):
-            line |= {f"wer_{kind}": own["wer_capped"].mean(), f"change_{kind}": own["change"].mean()}
-            apart = statistics.cluster_bootstrap_mean(
-                own["wer_capped"] - plain["wer_capped"], plain["speaker"]
-            )
-            line |= {f"wer_{kind}_low": line["wer"] + apart.low, f"wer_{kind}_high": line["wer"] + apart.high}
+            moved = {
+                "lowered": (0.0, plain["entropy"] - own["entropy"]),
+                "wer": (line["wer"], own["wer_capped"] - plain["wer_capped"]),
+                "change": (0.0, own["change"]),
+            }
+            for name, (level, differences) in moved.items():
+                apart = statistics.cluster_bootstrap_mean(differences, plain["speaker"])
+                for end in ("value", "low", "high"):
+                    column = f"{name}_{kind}" + ("" if end == "value" else f"_{end}")
+                    line[column] = level + getattr(apart, end)
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -199,9 +202,10 @@ def _entropy(line: pd.Series) -> str:
 
 
 def _changed(line: pd.Series, kind: str) -> str:
-    low, high = line[f"wer_{kind}_low"] - line["wer"], line[f"wer_{kind}_high"] - line["wer"]
-    verdict = "not shown" if low <= 0 <= high else "shown"
-    return f"{line[f'wer_{kind}'] - line['wer']:+.3f} ({low:+.3f} to {high:+.3f}: {verdict})"
+    """How the error rate changes under one kind of guidance, with its interval, and whether a change is shown."""
+    change, low, high = (line[f"wer_{kind}{end}"] - line["wer"] for end in ("", "_low", "_high"))
+    verdict = "shown" if line["n"] >= LEAST and not low <= 0 <= high else "not shown"
+    return f"{change:+.3f} ({low:+.3f} to {high:+.3f}: {verdict})"
 
 
 def _stronger(own: pd.Series, more: pd.DataFrame) -> str:
@@ -211,7 +215,8 @@ def _stronger(own: pd.Series, more: pd.DataFrame) -> str:
     return (
         f"{first}At {strong['scale']:g} times lambda CEAG lowers the entropy by {strong['lowered_ceag']:.2g} nats, "
         f"a random direction by {strong['lowered_random']:.2g}; the word error rate changes by "
-        f"{_changed(strong, 'ceag')} with CEAG and by {_changed(strong, 'random')} with the random direction."
+        f"{_changed(strong, 'ceag')} with CEAG and by {_changed(strong, 'random')} with the random direction (95 % "
+        f"intervals over speakers, n = {strong['n']:.0f})."
     )
 
 
@@ -219,9 +224,9 @@ def _words(line: pd.Series) -> str:
     worse = line["wer_ceag"] - line["wer"]
     verdict = "within" if worse <= WER_MARGIN else "beyond"
     effect = (
-        "CEAG changes no word here"
+        "CEAG leaves the word error rate where it is"
         if worse == 0
-        else f"CEAG {'costs' if worse > 0 else 'saves'} {abs(worse):.3f} of word error rate"
+        else f"With CEAG the word error rate changes by {_changed(line, 'ceag')}"
     )
     return (
         f"{effect} ({line['wer']:.3f} without, {line['wer_ceag']:.3f} with, {line['wer_random']:.3f} with a random "

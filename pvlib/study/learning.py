@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import jiwer
@@ -15,7 +16,24 @@ from pvlib.metrics.wer import normalise
 MODELS = ("recognizer", "speaker_encoder", "vocoder", "backbone")
 LATER = ("adapters", "duration-predictor", *hub.SV2TTS_NAMES, hub.BACKBONE_PADDED)
 # the first that a log has tells most
-LOSSES = {"mel": "log-mel loss", "coarse": "nats per sample", "loss": "loss"}
+LOSSES = {"mel": "log-mel loss", "coarse": "nats per sample", "loss": "training loss"}
+# what evaluations on the dev split measure: the quantity, and behind a comma of what
+DEV = {
+    "wer_dev": "WER",
+    "cer_dev": "CER",
+    "cer_dev_one_second": "CER, one second",
+    "eer_dev": "EER",
+    "eer_dev_rooms": "EER, two rooms",
+    "eer_dev_one_second": "EER, one second",
+    "eer_dev_resemblyzer": "EER, Resemblyzer",
+    "same": "cosine, one speaker",
+    "different": "cosine, two speakers",
+    "mel_error": "log-mel error (nat)",
+    "mel_error_griffin_lim": "log-mel error (nat), Griffin-Lim",
+    "ge2e_similarity": "cosine, GE2E, copy and original",
+    "ge2e_similarity_griffin_lim": "cosine, GE2E, Griffin-Lim",
+    "dev_flow_loss": "flow loss",
+}
 
 
 def trained(profile: Profile, names: Sequence[str] = (*MODELS, *LATER)) -> list[str]:
@@ -44,6 +62,18 @@ def log(profile: Profile, model: str, kind: str = "log") -> pd.DataFrame:
         raise hub.WeightsError(f"{path} is missing; restore it with `git checkout -- {path}`")
     table = pd.read_csv(path)
     return table.assign(minutes=table["seconds"] / 60)
+
+
+def restarts(profile: Profile, model: str) -> list[float]:
+    """When a training was taken up again with another budget, machine or corpus, in minutes of training.
+
+    From the commands of its card. Raises WeightsError where card or log is missing.
+    """
+    taken_up = [
+        int(step) for step in re.findall(r"from step (\d+):", hub.read_card(model, profile)["command"])
+    ]
+    table = log(profile, model)
+    return np.interp(taken_up, table["step"], table["minutes"], left=0.0).tolist()
 
 
 def overview(profile: Profile) -> pd.DataFrame:

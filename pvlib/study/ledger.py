@@ -325,16 +325,21 @@ def scoreboard(
             findings.append(KINDS[claim.kind].run(claim, evidence.of(claim.check), by_id))
         except (ValueError, FactError, ManifestError, RowsError) as error:
             raise LedgerError(f"claim {claim.id}: {error}") from error
-    corrected = families(chosen, [finding.p for finding in findings])
-    lines = [_line(claim, *pair) for claim, pair in zip(chosen, zip(findings, corrected), strict=True)]
+    for_it = families(chosen, [finding.p for finding in findings])
+    against = families(chosen, [finding.p_against for finding in findings])
+    lines = [
+        _line(claim, finding, *_tested(finding, *corrected))
+        for claim, finding, *corrected in zip(chosen, findings, for_it, against, strict=True)
+    ]
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
 def families(claims: Sequence[Claim], p: Sequence[float]) -> np.ndarray:
     """The p of each claim after Holm's correction over its family; NaN where there was no test.
 
-    A family is what one notebook shows: its differences, and apart from them its equivalences, which ask the opposite
-    question. So a claim has one p, whichever notebook prints it. The same test behind two claims counts once.
+    p: of one question to each claim. A family is what one notebook shows: its differences, and apart from them its
+    equivalences, of which it is asked once whether they hold and once whether they fail. So a claim has one p,
+    whichever notebook prints it. The same test behind two claims counts once.
     """
     tests: dict[tuple[str, bool], dict[str, float]] = {}
     where = []
@@ -349,14 +354,20 @@ def families(claims: Sequence[Claim], p: Sequence[float]) -> np.ndarray:
     return np.array([corrected[family][test] for family, test in where])
 
 
-def _line(claim: Claim, finding: Finding, p: float) -> tuple[Any, ...]:
+def _tested(finding: Finding, for_it: float, against: float) -> tuple[float, float]:
+    """The p that a verdict rests on, and the same after the correction."""
+    turned = finding.verdict == CONTRADICTED and not np.isnan(finding.p_against)
+    return (finding.p_against, against) if turned else (finding.p, for_it)
+
+
+def _line(claim: Claim, finding: Finding, p: float, corrected: float) -> tuple[Any, ...]:
     verdict, words = finding.verdict, finding.evidence
-    if verdict in (SUPPORTED, CONTRADICTED) and p >= ALPHA:
-        verdict, words = INCONCLUSIVE, f"{words}; not after Holm's correction (p = {p:.3g})"
+    if verdict in (SUPPORTED, CONTRADICTED) and corrected >= ALPHA:
+        verdict, words = INCONCLUSIVE, f"{words}; not after Holm's correction (p = {corrected:.3g})"
     words = f"{words}. {claim.note}" if claim.note else words
     how = KINDS[claim.kind].words.format_map(claim.check)
     values = (SOURCES[claim.source], claim.where, claim.quote, claim.value, claim.kind, verdict)
-    return (claim.id, *values, finding.measured, words, finding.p, p, claim.notebook, how)
+    return (claim.id, *values, finding.measured, words, p, corrected, claim.notebook, how)
 
 
 def tally(board: pd.DataFrame) -> pd.DataFrame:
@@ -381,7 +392,7 @@ def summary(board: pd.DataFrame) -> list[str]:
         )
     tested = board["p"].notna().sum()
     sentences.append(
-        f"{tested} verdicts rest on a test, and Holm's correction runs over those of each notebook, differences and "
+        f"{tested} claims were put to a test, and Holm's correction runs over those of each notebook, differences and "
         "equivalences apart."
         if tested
         else "No verdict rests on a paired test yet: the variants that would be compared are still to be measured."

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pvlib import audio, paths
+from pvlib.config import PAPER
 from pvlib.systems.base import Request
 from pvlib.text import heard_until
 
@@ -88,7 +89,7 @@ class Manifest:
         if len(clip) != audio.CLIP_SAMPLES:
             raise ManifestError(
                 f"{self.folder / row.clip}: {len(clip)} samples at 24 kHz instead of {audio.CLIP_SAMPLES}; "
-                "restore it with `git checkout -- data`"
+                f"{_remedy(paths.MANIFESTS / self.name, paths.DATA)}"
             )
         return Request(
             utterance=row.utterance,
@@ -115,11 +116,9 @@ def read(name: str) -> Manifest:
     try:
         table = pd.read_csv(path, dtype={"utterance": str, "speaker": str}, keep_default_na=False)
     except FileNotFoundError as error:
-        raise ManifestError(f"{path} is missing; restore it with `git checkout -- {path}`") from error
+        raise ManifestError(f"{path} is missing; {_remedy(path)}") from error
     except (OSError, ValueError) as error:
-        raise ManifestError(
-            f"{path} cannot be read: {error}; restore it with `git checkout -- {path}`"
-        ) from error
+        raise ManifestError(f"{path} cannot be read: {error}; {_remedy(path)}") from error
     check(table, path, paths.DATA)
     world = name.partition("-")[0]  # all manifests of one world share its speakers
     enrolment, sha256 = _enrolment(paths.MANIFESTS / f"{world}-enrolment.npz", table)
@@ -187,8 +186,15 @@ def check(table: pd.DataFrame, path: Path, folder: Path) -> None:
         for file in (row.audio or row.clip, row.clip):  # not every recording is kept
             if not (folder / file).is_file():
                 raise ManifestError(
-                    f"{path}: {row.utterance}: {folder / file} is missing; restore it with `git checkout -- data`"
+                    f"{path}: {row.utterance}: {folder / file} is missing; {_remedy(path, paths.DATA)}"
                 )
+
+
+def _remedy(manifest: Path, lost: Path | None = None) -> str:
+    """How to get back a manifest or what belongs to it: LibriTTS is prepared, all else is committed."""
+    if manifest.name.startswith(PAPER.manifest.partition("-")[0]):
+        return "make it with `pvlib data prepare`"
+    return f"restore it with `git checkout -- {lost or manifest}`"
 
 
 def sha256(name: str) -> str:
@@ -208,13 +214,9 @@ def _enrolment(path: Path, table: pd.DataFrame) -> tuple[dict[str, dict[str, np.
             speaker: {"ecapa": ecapa[index], "ge2e": ge2e[index]} for index, speaker in enumerate(speakers)
         }
     except DAMAGED as error:
-        raise ManifestError(
-            f"{path} cannot be read ({error!r}); restore it with `git checkout -- {path}`"
-        ) from error
+        raise ManifestError(f"{path} cannot be read ({error!r}); {_remedy(path)}") from error
     if absent := sorted(set(table["speaker"]) - set(speakers)):
-        raise ManifestError(
-            f"{path}: no embedding of speaker {absent[0]}; restore it with `git checkout -- {path}`"
-        )
+        raise ManifestError(f"{path}: no embedding of speaker {absent[0]}; {_remedy(path)}")
     return enrolment, made_by
 
 

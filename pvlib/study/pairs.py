@@ -24,6 +24,7 @@ COLUMNS = (
     "difference",
     "low",
     "high",
+    "spread",
     "test",
     "p",
     "p_wilcoxon",
@@ -80,6 +81,7 @@ def paired_line(one: pd.DataFrame, other: pd.DataFrame, metric: str) -> dict[str
         "difference": interval.value,
         "low": interval.low,
         "high": interval.high,
+        "spread": float(np.std(a - b, ddof=1)),
         "test": name,
         "p": p,
         "p_wilcoxon": wilcoxon(a, b).p,
@@ -92,10 +94,10 @@ def paired_line(one: pd.DataFrame, other: pd.DataFrame, metric: str) -> dict[str
 def paired_table(rows: pd.DataFrame, one: str, others: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
     """One system against others, a line per system and metric: columns as `COLUMNS`.
 
-    rows: of one stratum, as `evaluate` returns them. difference: one - other, with an interval from resampled speakers.
-    test: "paired t", or "McNemar" (mid-p) for `cfr`; where an utterance has several seeds, its failure rate is
-    compared by the paired t-test. d: d_z. p_holm: Holm over the whole table. left_out: pairs without a value on
-    either side. Raises ValueError as `aligned` and the tests do.
+    rows: of one stratum, as `evaluate` returns them. difference: one - other, with an interval from resampled
+    speakers; spread: the standard deviation of the differences. test: "paired t", or "McNemar" (mid-p) for `cfr`;
+    where an utterance has several seeds, its failure rate is compared by the paired t-test. d: d_z. p_holm: Holm over
+    the whole table. left_out: pairs without a value on either side. Raises ValueError as `aligned` and the tests do.
     """
     own = rows[rows["system"] == one]
     lines = [

@@ -165,34 +165,51 @@ def attention_text(
 
 @styled
 def attention_compared(
-    token_maps: Mapping[str, np.ndarray], tokens: Sequence[str], boundary: float, seconds: float
+    token_maps: Mapping[str, np.ndarray],
+    tokens: Sequence[str],
+    boundary: float,
+    seconds: float,
+    scale: float,
 ) -> Figure:
-    """Figure 6 under guidance: attention of every frame, gathered by text token, one panel per kind of guidance.
+    """Figure 6 under guidance: attention of every frame, gathered by text token, and how each guidance changes it.
 
-    token_maps: name -> (n, tokens), rows summing to one at most; one colour scale for all. boundary, seconds: end of
-    the reference and of the whole (s).
+    token_maps: name -> (n, tokens), rows summing to one at most, the first one without guidance; the others are drawn
+    as differences from it, on one scale with zero in the middle that the largest few exceed. boundary, seconds: end of
+    the reference and of the whole (s). scale: of the guidance's strength, in multiples of the formula's.
     """
-    figure = Figure(figsize=(3.4 * len(token_maps) + 0.8, 3.9), layout="constrained")
+    figure = Figure(figsize=(3.4 * len(token_maps) + 1.4, 3.9), layout="constrained")
     axes = figure.subplots(1, len(token_maps), sharex=True, sharey=True, squeeze=False)[0]
-    ceiling, image = max(_ceiling(weights) for weights in token_maps.values()), None
+    (first, plain), *others = token_maps.items()
     extent = (-0.5, len(tokens) - 0.5, seconds, 0)
-    for ax, (name, weights) in zip(axes, token_maps.items(), strict=True):
-        image = _heat(ax, weights, extent=extent, vmax=ceiling)
-        ax.axhline(boundary, color=CLIP_COLOUR, lw=1)
-        ax.set_title(name, fontsize=9)
+    image = _heat(axes[0], plain, extent=extent, vmax=_ceiling(plain))
+    axes[0].set_title(f"guidance: {first}", fontsize=9)
     axes[0].set_ylabel("time of the frame (s)")
+    figure.colorbar(image, ax=axes[0], label="square root of the attention weight", pad=0.01)
+    changes = {name: weights - plain for name, weights in others}
+    most = max((_ceiling(np.abs(change)) ** 2 for change in changes.values()), default=1.0)
+    palette = sns.color_palette("vlag", as_cmap=True)
+    for ax, (name, change) in zip(axes[1:], changes.items(), strict=True):
+        options = {"aspect": "auto", "cmap": palette, "interpolation": "nearest", "extent": extent}
+        image = ax.imshow(change, vmin=-most, vmax=most, **options)
+        ax.grid(visible=False)
+        ax.set_title(f"{name} less {first}, at {scale:g} times the strength", fontsize=9)
+    if changes:
+        words = {"label": "difference of the attention weight", "extend": "both"}
+        figure.colorbar(image, ax=axes[1:], pad=0.01, **words)
+    for ax in axes:
+        ax.axhline(boundary, color=CLIP_COLOUR, lw=1)
     figure.supxlabel("position of the character in the text; green: end of the reference", fontsize=9)
-    figure.colorbar(image, ax=axes, label="square root of the attention weight", pad=0.01)
     return figure
 
 
 @styled
 def entropy_compared(
-    times: np.ndarray, nats: Mapping[str, np.ndarray], window: tuple[float, float]
+    times: np.ndarray, nats: Mapping[str, np.ndarray], window: tuple[float, float], scale: float
 ) -> Figure:
     """Entropy of the attention over text under each kind of guidance, and its difference from none.
 
     times: (steps,) in 0..1. nats: name -> (steps,), mean of heads and blocks; the first one is without guidance.
+    scale: of the guidance's strength, in multiples of the formula's.
     """
     figure = Figure(figsize=(9.5, 3.0), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -206,6 +223,8 @@ def entropy_compared(
         ax.set_xlabel("time of the flow (0 noise, 1 speech)")
     left.set_ylabel("entropy over text (nat)")
     right.set_ylabel("difference from no guidance (nat)")
+    note = f"guidance at {scale:g} times the formula's strength; shaded: its window"
+    left.set_title(note, loc="left", fontsize=8.5, color="#555555")
     left.legend(fontsize=8)
     return figure
 

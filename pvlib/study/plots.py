@@ -6,6 +6,8 @@ which `look.keep` saves and shows.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -14,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from pvlib.metrics.cfr import THRESHOLD
-from pvlib.study.learning import LOSSES, loss_of
+from pvlib.study.learning import DEV, LOSSES, loss_of
 from pvlib.study.look import look, ordered, styled
 from pvlib.study.measure import in_stratum
 from pvlib.systems import CONTROLS
@@ -166,7 +168,8 @@ def plane(
     """Figure 4: similarity against word error. Better is up and to the left.
 
     points: columns system, secs, wer, each with _low and _high (95 % intervals). reported: columns system,
-    secs, wer (the paper). sweep: columns steps, cfg_strength, secs, wer; drawn in a second panel.
+    secs, wer (the paper). sweep: columns steps, cfg_strength, secs, wer, as in points; drawn in a second panel, its
+    intervals pale.
     """
     panels = 1 if sweep is None else 2
     figure = Figure(figsize=(5.4 * panels, 4.9), layout="constrained")
@@ -197,11 +200,14 @@ def plane(
     ax.set(xlabel=label("wer_capped"), ylabel=secs, title="systems (95 % intervals)")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), fontsize=8, ncols=3)
     if sweep is not None:
+        error = {"xerr": _bars(sweep, "wer", "wer_low", "wer_high")}
+        error |= {"yerr": _bars(sweep, "secs", "secs_low", "secs_high")}
+        axes[1].errorbar(sweep["wer"], sweep["secs"], fmt="none", ecolor="#d0d0d0", lw=0.8, zorder=0, **error)
         _sweep(axes[1], sweep, "wer", "secs")
         for _, point in sweep.iterrows():
             near = {"xytext": (4, 4), "textcoords": "offset points", "size": 8}
             axes[1].annotate(f"{point['steps']:.0f}", (point["wer"], point["secs"]), **near)
-        title = "personavoice: steps (numbers), guidance (lines); means"
+        title = "personavoice: steps (numbers), guidance (lines); pale: 95 % intervals"
         axes[1].set(xlabel=label("wer_capped"), ylabel=secs, title=title)
         axes[1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), fontsize=8, ncols=3)
     return figure
@@ -282,6 +288,46 @@ def cost(points: pd.DataFrame, secs: str = "SECS") -> Figure:
 
 
 @styled
+def full_size(table: pd.DataFrame) -> Figure:
+    """Real-time factors of the full-size model (logarithmic) against steps: machines below, batches beside each other.
+
+    table: of `full_size.overview`. Filled: the companion; open: the official function. Without a line it says so.
+    """
+    if table.empty:
+        figure = Figure(figsize=(5, 1.2))
+        words = "not measured yet: `pvlib speed --record NAME`"
+        figure.text(0.5, 0.5, words, ha="center", va="center", color="#5f5f5f")
+        return figure
+    machines, batches = table["machine"].unique(), sorted(table["batch"].unique())
+    figure = Figure(figsize=(1.4 + 2.9 * len(batches), 0.9 + 2.5 * len(machines)), layout="constrained")
+    axes = figure.subplots(len(machines), len(batches), squeeze=False, sharex=True, sharey="row")
+    steps = sorted(table["nfe"].unique(), reverse=True)
+    for (row, processor), (column, batch) in itertools.product(enumerate(machines), enumerate(batches)):
+        ax = axes[row, column]
+        own = table[(table["machine"] == processor) & (table["batch"] == batch)]
+        for (dtype, lines), (colour, marker) in zip(own.groupby("dtype"), PRECISIONS, strict=False):
+            lines = lines.sort_values("nfe", ascending=False)
+            places = [steps.index(n) for n in lines["nfe"]]
+            style = {"color": colour, "marker": marker, "ms": 6}
+            ax.plot(places, lines["rtf, official"], ls="--", mfc="white", label=f"official, {dtype}", **style)
+            ax.plot(places, lines["rtf, companion"], label=f"companion, {dtype}", **style)
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.set_xticks(range(len(steps)), [str(n) for n in steps])
+        ax.set_xlim(-0.4, len(steps) - 0.6)
+        if not row:
+            ax.set_title(f"batch {batch}")
+        if row + 1 == len(machines):
+            ax.set_xlabel("steps (NFE)")
+        if not column:
+            ax.set_ylabel(f"{processor}\n{label('rtf')}")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+    return figure
+
+
+@styled
 def demo(table: pd.DataFrame) -> Figure:
     """The four-text table as bars, ours beside the paper's where it prints a number; see `tables.demo_table`."""
     figure = Figure(figsize=(8.4, 3.2), layout="constrained")
@@ -299,13 +345,22 @@ def demo(table: pd.DataFrame) -> Figure:
     return figure
 
 
+PRECISIONS = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"))  # of fp32, bf16, fp16
+CURVES = (("#0072b2", "-"), ("#e69f00", "--"), ("#009e73", "-."), ("#cc79a7", ":"), ("#56b4e9", "-"))
+
+
 @styled
-def learning(logs: dict[str, pd.DataFrame], found: dict[str, pd.DataFrame]) -> Figure:
+def learning(
+    logs: dict[str, pd.DataFrame],
+    found: dict[str, pd.DataFrame],
+    restarts: dict[str, list[float]] | None = None,
+) -> Figure:
     """Losses against minutes of training, one panel per model, and below what evaluations on the dev split found.
 
     logs: columns minutes and the losses (`learning.LOSSES`); found: columns minutes and what was found, or none.
+    restarts: minutes at which a training was taken up anew (`learning.restarts`), marked by lines.
     """
-    figure = Figure(figsize=(2.9 * len(logs), 5.4), layout="constrained")
+    figure = Figure(figsize=(3.0 * len(logs), 5.8), layout="constrained")
     axes = figure.subplots(2, len(logs), squeeze=False, sharex="col")
     for column, (model, log) in enumerate(logs.items()):
         upper, lower = axes[:, column]
@@ -318,18 +373,21 @@ def learning(logs: dict[str, pd.DataFrame], found: dict[str, pd.DataFrame]) -> F
         upper.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         upper.yaxis.set_minor_formatter(NullFormatter())
         lower.set_xlabel("minutes of training")
+        for ax, minute in itertools.product((upper, lower), (restarts or {}).get(model, ())):
+            ax.axvline(minute, color="#b0b0b0", linewidth=0.7, linestyle=":", zorder=0)
         shown = found[model]
         if shown.empty:
             words = "not evaluated\nwhile it trained"
             lower.text(0.5, 0.5, words, ha="center", va="center", color="#5f5f5f", transform=lower.transAxes)
             lower.set_yticks([])
             continue
-        if column == 0:
-            lower.set_ylabel("on the dev split, see legend")
         names = [name for name in shown if name not in ("step", "seconds", "minutes")]
-        for name, colour in zip(names, ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9"), strict=False):
-            lower.plot(shown["minutes"], shown[name], color=colour, marker=".", label=name.replace("_", " "))
-        lower.legend(fontsize=6.5, loc="upper center", bbox_to_anchor=(0.5, -0.28))
+        words = [DEV.get(name, name.replace("_", " ")) for name in names]
+        quantities = dict.fromkeys(word.split(",")[0] for word in words)
+        lower.set_ylabel("on the dev split:\n" + ", ".join(quantities))
+        for name, word, (colour, style) in zip(names, words, CURVES, strict=False):
+            lower.plot(shown["minutes"], shown[name], style, color=colour, marker=".", label=word)
+        lower.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.24))
     return figure
 
 
@@ -388,22 +446,28 @@ def effects(table: pd.DataFrame, criterion: float) -> Figure:
 def strength(table: pd.DataFrame) -> Figure:
     """Entropy, words and sound against the strength of entropy guidance, CEAG beside a random direction.
 
-    table: see `guidance.compare`; the dotted line is no guidance. Bars: 95 % intervals of the difference from it.
+    table: see `guidance.compare`; the dotted line is no guidance. Bars: 95 % intervals of the difference from it, and
+    no line between strengths, where nothing was tried.
     """
-    figure = Figure(figsize=(10.0, 3.0), layout="constrained")
+    figure = Figure(figsize=(10.0, 3.2), layout="constrained")
     panels = (
         ("lowered", "entropy over text lowered by (nat)", 0.0),
         ("wer", "word error rate (capped at 1)", table["wer"].iloc[0]),
         ("change", "change of the mel (nat)", 0.0),
     )
     for ax, (name, text, plain) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        for kind, style, colour in (("ceag", "-o", "#0072b2"), ("random", "--s", "#7a7a7a")):
-            ax.plot(table["strength"], table[f"{name}_{kind}"], style, color=colour, ms=5, label=kind)
-            if name == "wer":
-                ends = table[f"wer_{kind}_low"], table[f"wer_{kind}_high"]
-                ax.vlines(table["strength"], *ends, color=colour, lw=1.1, alpha=0.6)
+        for kind, marker, colour, aside in (("ceag", "o", "#0072b2", -0.1), ("random", "s", "#7a7a7a", 0.1)):
+            column = f"{name}_{kind}"
+            bars = {"yerr": _bars(table, column, f"{column}_low", f"{column}_high"), "capsize": 2.5}
+            style = {"fmt": marker, "color": colour, "ms": 5, "label": kind}
+            ax.errorbar(np.arange(len(table)) + aside, table[column], **style, **bars)
         ax.axhline(plain, color="#000000", lw=0.8, ls=":", label="no guidance")
-        ax.set(xscale="log", xlabel="strength of guidance, mean lambda", ylabel=text)
+        ax.set_xticks(range(len(table)), [f"{scale:g}" for scale in table["scale"]])
+        ax.set(xlim=(-0.5, len(table) - 0.5), ylabel=text)
+        ax.grid(axis="x", visible=False)
+    figure.supxlabel("strength of guidance, in multiples of the formula's λ(L)", fontsize=9.5)
+    note = f"95 % intervals over speakers, n = {table['n'].max():.0f}"
+    figure.axes[-1].set_title(note, loc="right", fontsize=8.5, color="#555555")
     figure.axes[0].legend(fontsize=8)
     return figure
 

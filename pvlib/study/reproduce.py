@@ -32,6 +32,7 @@ from pvlib.study import (
     cards,
     compiled,
     launch,
+    preflight,
     provenance,
     report,
     seeds,
@@ -383,12 +384,19 @@ def reproduce(
     learning: measures how quickly the backbone learns (`training.speed.measured`, of a floor that this one does not
     see) before notebooks run side by side.
     Raises ReproduceError on a notebook that is unknown or fails, on a recorded run that is incomplete or would lose
-    rows (before any work), and what the study raises (ConfigError, ManifestError, WeightsError, RowsError, RanksError).
+    rows (before any work), NotReady where the profile cannot run here, and what the study raises (ConfigError,
+    ManifestError, WeightsError, RowsError, RanksError).
     """
     settings = get_profile(profile)
+    if record and not settings.embedded:
+        raise ReproduceError(
+            f"--record refreshes what is committed here, which is of embedded weights; the rows of {profile} stay in "
+            f"{paths.WORKING_ROWS / profile}, its notebooks and figures in {paths.REPORT}"
+        )
     complete = [name for name in choose(None, settings) if NOTEBOOKS[name].recorded or not record]
     names = [name for name in choose(only, settings) if name in complete]
     samples = samples or (settings.samples if record else settings.default_samples)
+    preflight.check(settings)
     if record and (names != complete or samples != settings.samples):
         raise ReproduceError(f"a recorded run is complete: all notebooks and --samples {settings.samples}")
     if record:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,6 +62,11 @@ def measure_speed(
         known[system.name] = {"key": key, "threads": torch.get_num_threads(), **timed}
         write_text(path, json.dumps({**host, "systems": known}, indent=2) + "\n")
     return {**host, "systems": known}
+
+
+def timed(speed: Mapping[str, Any] | None) -> bool:
+    """Whether a real-time factor was measured; of a system that failed on every timed text there is none."""
+    return speed is not None and speed["median"] is not None and math.isfinite(speed["median"])
 
 
 def _known(path: Any, host: dict[str, Any]) -> dict[str, Any]:

@@ -128,6 +128,7 @@ class Run:
         self.step, self.seconds = 0, 0.0
         self.from_weights = False
         self.commands: list[str] = []  # one for each time the run was taken up with other settings
+        self.machines: list[str] = []  # all that it was trained on, in order
         self.save_every_seconds = save_every_seconds
 
     def resume(self) -> bool:
@@ -157,6 +158,7 @@ class Run:
                 ) from error
         self.step, self.seconds = state["step"], state["seconds"]
         self.commands = list(state.get("commands", []))
+        self.machines = list(state.get("machines", []))
         torch.set_rng_state(state["rng"])
         for name in ("log.csv", "dev.csv"):
             self._forget(self.folder / name)
@@ -181,7 +183,8 @@ class Run:
         model.load_state_dict(model.state_dict() | weights)
         ema.load_state_dict({"shadow": weights, "updates": card["steps"]})
         self.step, self.seconds = card["steps"], card["seconds"]
-        self.commands, self.from_weights = [card["command"]], True
+        self.commands, self.machines = [card["command"]], card["machine"].split("; ")
+        self.from_weights = True
         for name in ("log.csv", "dev.csv"):
             if (log := path.with_name(f"{self.name}.{name}")).exists():
                 shutil.copyfile(log, self.folder / name)
@@ -214,6 +217,7 @@ class Run:
             "step": self.step,
             "seconds": self.seconds,
             "commands": self.commands,
+            "machines": self.machines,
             "rng": torch.get_rng_state(),
         }
         try:
@@ -294,6 +298,8 @@ class Run:
         if minutes is not None:
             command += f" --minutes {minutes:g}"
         command += f" --threads {torch.get_num_threads()}{' --from-weights' * self.from_weights}"
+        if machine_name() not in self.machines:
+            self.machines.append(machine_name())
         if not self.commands or not self.commands[-1].endswith(command):
             self.commands.append(f"from step {self.step}: {command}" if self.step else command)
 
@@ -324,7 +330,7 @@ class Run:
                 "command": "; ".join(self.commands),
                 "steps": self.step,
                 "seconds": round(self.seconds),
-                "machine": machine_name(),
+                "machine": "; ".join(self.machines),
                 "quality": quality,
                 **(more or {}),
             },

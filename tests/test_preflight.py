@@ -1,0 +1,102 @@
+"""What the paper profile says of a machine on which it cannot run."""
+
+import re
+
+import pandas as pd
+import pytest
+import torch
+
+from pvlib import cli, models, paths
+from pvlib.config import MINI, PAPER
+from pvlib.study import libritts, preflight, reproduce
+
+
+@pytest.fixture
+def bare(monkeypatch, tmp_path):
+    """No model, no test set, no NVIDIA driver."""
+    monkeypatch.setattr(models, "find", lambda model, file: None)
+    monkeypatch.setattr(paths, "MANIFESTS", tmp_path)
+    monkeypatch.setattr(preflight, "DRIVER", tmp_path / "none")
+    monkeypatch.setattr(preflight.shutil, "which", lambda name: None)
+    return tmp_path
+
+
+def test_all_that_is_missing_is_told_at_once_with_the_commands_in_order(bare):
+    with pytest.raises(preflight.NotReady) as stop:
+        preflight.check(PAPER)
+    told = str(stop.value)
+    for part in ("backbone", "vocoder", "speaker_encoder", "recognizer"):
+        (model,) = (model for model in models.MODELS if model.part == part)
+        assert f"{model.name}, {model.purpose} ({model.size / 1e9:.2f} GB): nothing of it is here" in told
+    assert "Qwen" not in told and "UTMOS" not in told  # nothing reads these to make a row
+    assert str(bare / "libritts-test.csv") in told and "git checkout" not in told
+    lines = [line.strip() for line in told.splitlines()]
+    commands = [line.partition("#")[0].strip() for line in lines if line.startswith("pvlib")]
+    assert commands == ["pvlib models download", "pvlib data prepare"]
+    for command in commands:
+        cli.parser().parse_args(command.split()[1:])
+    (size,) = re.findall(r"models download +# ([\d.]+) GB", told)
+    needed = sum(model.size for model in models.models() if model.part)
+    assert float(size) == pytest.approx(needed / 1e9, abs=0.06)
+
+
+def test_only_what_is_missing_is_asked_for(bare, monkeypatch):
+    monkeypatch.setattr(models, "find", lambda model, file: None if model.part == "vocoder" else bare)
+    with pytest.raises(preflight.NotReady, match=r"(?s)Vocos.*models download") as stop:
+        preflight.check(PAPER, test_set=False)
+    assert "Whisper" not in str(stop.value) and "data prepare" not in str(stop.value)
+    monkeypatch.setattr(models, "find", lambda model, file: bare)
+    preflight.check(PAPER, test_set=False)
+    with pytest.raises(preflight.NotReady, match="data prepare") as stop:
+        preflight.check(PAPER)
+    assert "models download" not in str(stop.value)
+
+
+def test_a_test_set_that_lost_its_sound_is_made_again(bare, monkeypatch):
+    monkeypatch.setattr(models, "find", lambda model, file: bare)
+    row = libritts._row(next(pd.DataFrame([{"utterance": "84_1", "speaker": "84", "text": "a b c d e f g h i",
+                                            "words": 9, "bucket": "long", "seconds": 3.0}]).itertuples()))  # fmt: skip
+    pd.DataFrame([row]).to_csv(bare / "libritts-test.csv", index=False)
+    with pytest.raises(preflight.NotReady, match=r"84_1.*is missing; make it with `pvlib data prepare`"):
+        preflight.check(PAPER)
+
+
+def test_embedded_weights_need_nothing(bare):
+    preflight.check(MINI)
+
+
+@pytest.mark.parametrize("command", [["reproduce"], ["evaluate"], ["evaluate", "--notebooks", "06"]])
+def test_the_commands_stop_before_any_work(bare, monkeypatch, capsys, command):
+    monkeypatch.setattr(reproduce, "prepare", lambda *_, **__: pytest.fail("work began"))
+    assert cli.main([*command, "--profile", "paper"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("pvlib: error: the profile paper cannot run here yet") and "data prepare" in told
+
+
+def test_a_profile_that_is_not_embedded_is_not_recorded(monkeypatch):
+    monkeypatch.setattr(preflight, "check", lambda profile: None)
+    with pytest.raises(reproduce.ReproduceError, match="of embedded weights; the rows of paper stay in"):
+        reproduce.reproduce("paper", record=True)
+
+
+def test_a_gpu_that_this_torch_cannot_use_is_an_error_not_a_slow_run(bare, monkeypatch):
+    monkeypatch.setattr(models, "find", lambda model, file: bare)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert not preflight.gpu()  # a machine without a GPU computes on its processor
+    preflight.DRIVER.write_text("NVRM version")
+    with pytest.raises(
+        preflight.NotReady, match=r"an NVIDIA driver, but torch .* finds none; install the PyTorch"
+    ):
+        preflight.check(PAPER, test_set=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    preflight.check(PAPER, test_set=False)
+
+
+def test_a_gpu_of_another_architecture_is_named(bare, monkeypatch):
+    def no_kernel(*_, **__):
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", no_kernel)
+    assert "no kernel image is available for execution on the device; install" in preflight.gpu()
