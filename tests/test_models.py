@@ -14,12 +14,13 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
 from serving import serve
 
-from pvlib import backbone, cli, hub, models, paths, vocoder
+from pvlib import audio, backbone, cli, hub, models, paths, vocoder
 from pvlib.config import MINI, PAPER
 from pvlib.fetch import FetchError
 from pvlib.hub import WeightsError
@@ -382,3 +383,94 @@ def test_downloads_from_a_hub(tmp_path):
     root = tmp_path / "home" / "hub" / "models--some--good"
     assert (root / "snapshots" / COMMIT / "model.safetensors").read_bytes() == large
     assert not [p for p in root.rglob("*") if p.suffix in (".part", ".incomplete")]
+
+
+# Whisper, the ears of the paper profile
+
+
+def whisper(folder: Path) -> Path:
+    """A tiny Whisper in the official layout: letters as tokens, one language, weights at random that favour letters."""
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+    from tokenizers import models as bpe
+    from transformers import (
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+        WhisperTokenizerFast,
+    )
+
+    letters = {c: k for k, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    inner = Tokenizer(bpe.BPE(vocab=letters, merges=[]))
+    inner.pre_tokenizer, inner.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
+    names = "startoftranscript en translate transcribe startoflm startofprev nospeech notimestamps".split()
+    end, others = "<|endoftext|>", [f"<|{name}|>" for name in names]
+    tokenizer = WhisperTokenizerFast(
+        tokenizer_object=inner, additional_special_tokens=others, **dict.fromkeys(
+            ("eos_token", "bos_token", "unk_token", "pad_token"), end)
+    )  # fmt: skip
+    tokenizer.add_tokens([f"<|{k * 0.02:.2f}|>" for k in range(1501)])
+    number = {token: tokenizer.convert_tokens_to_ids(token) for token in (end, *others)}
+    sizes = {f"{side}_{what}": n for side in ("encoder", "decoder")
+             for what, n in (("layers", 1), ("attention_heads", 2), ("ffn_dim", 16))}  # fmt: skip
+    config = WhisperConfig(
+        vocab_size=len(tokenizer), num_mel_bins=80, d_model=16, max_target_positions=64, **sizes,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), number[end]),
+        decoder_start_token_id=number["<|startoftranscript|>"],
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = WhisperForConditionalGeneration(config)
+    with torch.no_grad():
+        model.model.decoder.embed_tokens.weight[: len(letters)] *= 20
+        model.model.decoder.embed_positions.weight *= 50  # so that no letter is said again and again
+    for part in (model, tokenizer, WhisperFeatureExtractor(feature_size=80)):
+        part.save_pretrained(folder)
+    path = folder / "generation_config.json"
+    told = json.loads(path.read_text()) | {
+        "is_multilingual": True, "lang_to_id": {"<|en|>": number["<|en|>"]}, "max_length": 24,
+        "task_to_id": {"transcribe": number["<|transcribe|>"], "translate": number["<|translate|>"]},
+        "no_timestamps_token_id": number["<|notimestamps|>"], "alignment_heads": [[0, 0]],
+    }  # fmt: skip
+    told.pop("_from_model_config", None)  # which says that nobody wrote it
+    path.write_text(json.dumps(told))
+    return folder
+
+
+def test_whisper_hears_in_english_and_greedily(cache, tmp_path):
+    """Through the real loader, against the model's own likeliest letters after the prompt of English transcription."""
+    from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizerFast
+
+    folder = whisper(tmp_path / "whisper")
+    repository = PAPER.sources.recognizer
+    for file in hub.RECOGNIZER_FILES:
+        content = (folder / file).read_bytes() if (folder / file).exists() else b"{}"
+        lay(cache, repository, hub.REVISIONS[repository], file, content, large=file.endswith("safetensors"))
+    ears = hub.load_recognizer(PAPER)
+    noise = np.random.default_rng(0).normal(0, 0.1, 31 * 24_000).astype(np.float32)
+    clips = [noise[:24_000], np.zeros(24_000, np.float32), noise[: 3 * 24_000]]
+    heard = ears.transcribe(clips)
+    model = WhisperForConditionalGeneration.from_pretrained(folder)
+    tokens = WhisperTokenizerFast.from_pretrained(folder)
+    prompt = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
+    for clip, text in zip(clips, heard, strict=True):
+        sound = audio.resample(clip, 24_000, 16_000)
+        mel = WhisperFeatureExtractor(feature_size=80)(sound, sampling_rate=16_000, return_tensors="pt")
+        said = [tokens.convert_tokens_to_ids(token) for token in prompt]
+        while len(said) < len(prompt) + 24 and said[-1] != tokens.eos_token_id:
+            with torch.no_grad():
+                scores = model(mel.input_features, decoder_input_ids=torch.tensor([said])).logits
+            said.append(int(scores[0, -1].argmax()))
+        assert text == tokens.decode(said, skip_special_tokens=True).strip()
+    assert len(set(heard[0])) > 5 and ears.transcribe(clips[:1]) == heard[:1]
+    assert isinstance(ears.transcribe([noise])[0], str)  # longer than its half minute
+    with pytest.raises(audio.AudioError, match="not finite"):
+        ears.transcribe([np.full(24_000, np.nan, np.float32)])
+
+
+def test_a_whisper_without_its_weights_is_named(cache, tmp_path):
+    with pytest.raises(
+        hub.WeightsError, match=r"whisper-large-v3-turbo: config.json is not in the Hugging Face"
+    ):
+        hub.load_recognizer(PAPER)
