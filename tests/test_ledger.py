@@ -601,6 +601,10 @@ def test_identity_is_exact():
     other = same.copy()
     other.loc[3, "secs_ge2e_clip"] += 0.001
     assert verdict(claim, ours, other) == "contradicted"
+    for unit, expected in ((1e-6, "supported"), (2e-6, "contradicted")):  # of the last digit that rows keep
+        other = same.copy()
+        other.loc[3, "secs_ge2e_clip"] = round(other.loc[3, "secs_ge2e_clip"] + unit, 6)
+        assert verdict(claim, ours, other) == expected
 
 
 def test_short_against_long_texts(noise):

@@ -18,7 +18,7 @@ from pvlib.study.evaluate import evaluate
 from pvlib.study.evaluate import finished as finished_rows
 from pvlib.study.manifest import Manifest
 from pvlib.study.measure import in_stratum
-from pvlib.study.pairs import LEAST, aligned, paired_line
+from pvlib.study.pairs import LEAST, aligned, apart, paired_line
 
 SYSTEM = "personavoice"
 NOTEBOOK = "07"
@@ -247,8 +247,9 @@ def identical(rows: pd.DataFrame, short: str, other: str = SYSTEM) -> str:
     That is in the words heard or in a similarity; rows that failed on both sides are alike.
     """
     named = {**system_of(), SYSTEM: SYSTEM}
-    keys, judged = ["utterance", "seed"], ["hypothesis", "wer", "secs_ecapa_clip", "secs_ge2e_clip"]
-    one, two = (rows[rows["system"] == named[name]].set_index(keys)[judged] for name in (short, other))
-    apart = int(one.round(6).compare(two.loc[one.index].round(6)).shape[0])
+    one, two = (
+        rows[rows["system"] == named[name]].set_index(["utterance", "seed"]) for name in (short, other)
+    )
+    differing = int(apart(one, two.loc[one.index]).sum())
     whose = "the pipeline's" if other == SYSTEM else f"those of {other}"
-    return f"{short}: {apart} of {len(one)} rows differ from {whose}."
+    return f"{short}: {differing} of {len(one)} rows differ from {whose}."

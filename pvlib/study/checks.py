@@ -213,14 +213,13 @@ def identical(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> 
     rows, lacking = _rows_of(evidence, names)
     if lacking:
         return lacking
-    keys, judged = ["utterance", "seed"], ["wer", "secs_ecapa_clip", "secs_ge2e_clip"]
+    keys = ["utterance", "seed"]
     one, other = (rows[rows["system"] == name].set_index(keys).sort_index() for name in names)
     if not one.index.equals(other.index):
         raise ValueError(
             f"{names[0]} and {names[1]} have not the same utterances and seeds; evaluate both again"
         )
-    same = np.isclose(one[judged], other[judged], rtol=0, atol=1e-6, equal_nan=True).all(axis=1)
-    apart = int((~same | (one["hypothesis"] != other["hypothesis"]).to_numpy()).sum())
+    apart = int(pairs.apart(one, other).sum())
     words = f"{apart} of {len(one)} rows differ"
     return Finding(
         CONTRADICTED if apart else SUPPORTED, words, f"{names[0]} and {names[1]}: words and similarity"
