@@ -92,16 +92,18 @@ def measure(
         raise SpeedError(f"no dtype {', '.join(sorted(unknown))}: choose among {', '.join(DTYPES)}")
     if min((*nfe, *batches, repeats)) < 1:
         raise SpeedError("NFE, batch and repeats start at 1")
+    known = pd.DataFrame(columns=list(SETTING)) if known is None else known
+    there = set(known[list(SETTING)].itertuples(index=False, name=None))
+    grid = [(d, n, b, side) for d in dtypes for n in nfe for b in batches for side in SIDES]
+    grid = [setting for setting in grid if setting not in there]
+    if not grid:
+        return known
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     vocabulary = hub.packaged_vocabulary()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = backbone.build(profile.backbone, vocabulary).eval()
         voice = vocoder.build(profile.vocoder).eval().to(device)
-    known = pd.DataFrame(columns=list(SETTING)) if known is None else known
-    there = set(known[list(SETTING)].itertuples(index=False, name=None))
-    grid = [(d, n, b, side) for d in dtypes for n in nfe for b in batches for side in SIDES]
-    grid = [setting for setting in grid if setting not in there]
     found = known.to_dict("records")
     with tqdm(total=len(grid), desc="full size", unit="setting", disable=not progress) as bar:
         for dtype, steps, batch, side in grid:

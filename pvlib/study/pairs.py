@@ -12,7 +12,7 @@ from pvlib.metrics.cfr import catastrophic
 from pvlib.study.statistics import cohens_d, holm, mcnemar, paired_bootstrap, paired_t, wilcoxon
 
 LEAST = 6  # pairs below which no verdict is drawn: of five, even the signed-rank test can never reach 0.05
-LAST_DIGIT = 1.5e-6
+LAST_DIGIT = 1.5e-6  # a unit of the sixth digit, which is the last that rows keep
 COLUMNS = (
     "metric",
     "one",
