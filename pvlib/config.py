@@ -204,6 +204,7 @@ class Synthesizer:
     speaker_dim: int = 256
     text_dim: int = 192
     encoder_layers: int = 3
+    mix_dim: int = 512  # of the layer where text and voice meet
     prenet_dim: int = 128
     attention_rnn_dim: int = 288
     attention_dim: int = 96
@@ -213,7 +214,7 @@ class Synthesizer:
     postnet_dim: int = 192
     postnet_layers: int = 4
     frames_per_step: int = 4  # 43 ms
-    max_chars: int = 80  # longest text of its training; longer ones are split
+    max_chars: int = 135  # longest text of its training; longer ones are split
     min_chars: int = 10
 
 

@@ -170,15 +170,19 @@ def batch_of(model: synthesizer.Synthesizer, frames: int = 24) -> tuple[torch.Te
 def test_the_voice_stands_beside_the_text_at_every_character():
     model = tiny("sv2tts-synthesizer")
     tokens, lengths, _, speakers = batch_of(model)
-    memory = model.memory(tokens, lengths, speakers)
-    assert memory.shape == (2, 15, 16 + 256)
+    beside = model.beside(tokens, lengths, speakers)
+    assert beside.shape == (2, 15, 16 + 256)
     for n in range(15):
-        assert torch.equal(memory[:, n, 16:], speakers)
+        assert torch.equal(beside[:, n, 16:], synthesizer.VOICE_GAIN * speakers)
+    other = model.beside(tokens, lengths, unit(2, 256, seed=5))
+    assert torch.equal(beside[..., :16], other[..., :16])
+    memory = model.memory(tokens, lengths, speakers)
+    assert memory.shape == beside.shape
     torch.testing.assert_close(
         memory[:1, :9], model.memory(tokens[:1, :9], lengths[:1], speakers[:1]), atol=1e-5, rtol=1e-4
     )
-    other = model.memory(tokens, lengths, unit(2, 256, seed=5))
-    assert torch.equal(memory[..., :16], other[..., :16])
+    model.meeting[-1].weight.data.zero_()
+    torch.testing.assert_close(model.memory(tokens, lengths, speakers) - model.meeting[-1].bias, beside)
 
 
 def test_another_voice_changes_every_decoder_step():
@@ -213,7 +217,7 @@ def test_the_network_is_torchaudios(per_step):
         postnet_embedding_dim=8,
         decoder_max_step=6,
     ).eval()
-    state = {k: v for k, v in model.state_dict().items() if not k.startswith("encoder.")}
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith(("encoder.", "meeting."))}
     assert not reference.load_state_dict(state, strict=False).unexpected_keys
     tokens, lengths, mel, speakers = batch_of(model)
     memory = model.memory(tokens, lengths, speakers)
@@ -246,6 +250,23 @@ def test_the_network_is_torchaudios(per_step):
         synthesizer.scaled(piece.mel).T, theirs[0].clamp(min=synthesizer.SILENCE), atol=1e-4, rtol=1e-4
     )
     torch.testing.assert_close(piece.alignment, alignment[0], atol=1e-5, rtol=1e-4)
+
+
+def test_told_where_it_looks_the_decoder_says_the_same_all_at_once(monkeypatch):
+    """Step by step with its own attention, then all steps told that attention: one mel, one end, one next look."""
+    model = tiny("sv2tts-synthesizer")
+    tokens, lengths, mel, speakers = batch_of(model)
+    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, *_, **__: x)  # the prenet's never ends
+    before, after, stop, attention = model(tokens, lengths, mel, speakers)
+    memory = model.memory(tokens, lengths, speakers)
+    told, ends, state = model.told(memory, mel, attention)
+    torch.testing.assert_close(told, before)
+    torch.testing.assert_close(ends, stop)
+    torch.testing.assert_close(model.polished(told), after)
+    torch.testing.assert_close(model.looks(state, memory, lengths, attention).exp(), attention)
+    assert attention[0, :, 9:].max() == 0 and attention.std() > 0
+    told.sum().backward()
+    assert model.decoder.attention_rnn.weight_hh.grad.abs().sum() > 0
 
 
 def test_frames_must_fill_the_steps_and_scaling_has_an_inverse():
@@ -284,19 +305,26 @@ def test_a_long_text_is_split_and_it_says_so():
 # Attention: what guides it, and how it fails
 
 
-def test_guided_attention_costs_what_is_away_from_the_path():
-    texts, steps, reach = [7, 4], [9, 5], 1.5
-    path = torch.tensor([[0, 0, 1, 2, 2, 4, 5, 6, 6], [0, 1, 2, 3, 3, 0, 0, 0, 0]])
-    alignments = torch.rand(2, 9, 7, generator=torch.Generator().manual_seed(0))
-    cost = 0.0
-    for row, (n_all, t_all) in enumerate(zip(texts, steps, strict=True)):
-        alignments[row, :, n_all:] = 0  # the decoder looks at no padding
-        for n in range(n_all):
-            for t in range(t_all):
-                away = 1 - np.exp(-((n - int(path[row, t])) ** 2) / (2 * reach**2))
-                cost += away * float(alignments[row, t, n])
-    found = guided_loss(alignments, path, torch.tensor(steps), reach)
-    assert float(found) == pytest.approx(cost / sum(steps), rel=1e-5)
+def test_guided_attention_costs_what_is_away_from_the_truth():
+    """Per row and true step the cross-entropy of torch, and of a certain step what its own probability says."""
+    texts, steps = [7, 4], [9, 5]
+    generator = torch.Generator().manual_seed(0)
+    energies, attention = torch.randn(2, 9, 7, generator=generator), torch.rand(2, 9, 7, generator=generator)
+    energies[1, :, 4:] = -torch.inf  # the decoder looks at no padding
+    attention[1, :, 4:] = 0
+    attention /= attention.sum(2, keepdim=True)
+    attention[0, 3] = torch.nn.functional.one_hot(torch.tensor(2), 7)
+    costs = [
+        torch.nn.functional.cross_entropy(energies[row, t, :nt], attention[row, t, :nt])
+        for row, (nt, t_all) in enumerate(zip(texts, steps, strict=True))
+        for t in range(t_all)
+    ]
+    looks = energies.log_softmax(2).requires_grad_()
+    found = guided_loss(looks, attention, torch.tensor(steps))
+    assert float(found) == pytest.approx(float(sum(costs)) / sum(steps), rel=1e-5)
+    assert float(costs[3]) == pytest.approx(-float(looks[0, 3, 2]), rel=1e-5)
+    found.backward()
+    assert torch.isfinite(looks.grad).all()
 
 
 def alignment(path: list[int], chars: int) -> np.ndarray:
@@ -517,6 +545,9 @@ def test_a_resumed_run_equals_an_unbroken_one(toy_corpus, monkeypatch, tmp_path,
     for constant, value in small.items():
         if hasattr(trainer, constant):
             monkeypatch.setattr(trainer, constant, value)
+    if hasattr(trainer, "letters"):  # no recogniser has heard this noise
+        unheard = np.full(len("red fox"), np.nan, dtype=np.float32)
+        monkeypatch.setattr(trainer.letters, "centres", lambda *_: [unheard] * 8)
 
     def averages() -> dict[str, torch.Tensor]:
         state = torch.load(paths.TRAINING / name / "state.pt", weights_only=True)
@@ -592,8 +623,11 @@ def test_the_guide_follows_the_true_words(toy_corpus, monkeypatch):
     monkeypatch.setattr(sv2tts_synthesizer, "voices", lambda *_: np.zeros((8, 2, 256), np.float32))
     rows = sv2tts_synthesizer.Rows("train", tiny("sv2tts-synthesizer"))
     found = rows.batch([0, 3], torch.Generator())
-    path, middle = found["path"][0], (np.arange(26) + 0.5) * 4 * 256 / 24_000
-    assert found["path"].shape == (2, int(found["steps"].max())) and found["steps"].tolist() == [26, 27]
+    attention, middle = found["attention"], (np.arange(26) + 0.5) * 4 * 256 / 24_000
+    assert attention.shape == (2, int(found["steps"].max()), 7) and found["steps"].tolist() == [26, 27]
+    torch.testing.assert_close(attention.sum(2), torch.ones(2, 27))
+    assert set(attention.unique().tolist()) <= {0, 0.25, 0.5, 0.75, 1}  # of four frames
+    path = attention[0].argmax(1)
     for t, seconds in enumerate(middle):
         letter = "red fox"[int(path[t])]
         if seconds < 0.48:
@@ -601,6 +635,24 @@ def test_the_guide_follows_the_true_words(toy_corpus, monkeypatch):
         if 0.53 < seconds < 1.03:
             assert letter in "fox"
     assert (np.diff(path[:26].numpy()) >= 0).all() and path[0] == 0 and path[25] == 6
+
+    early = np.array([0.11, 0.12, 0.13, np.nan, 0.6, 0.7, 0.8], dtype=np.float32)  # where letters are heard
+    monkeypatch.setattr(sv2tts_synthesizer.letters, "centres", lambda *_: [early] * 8)
+    heard = sv2tts_synthesizer.Rows("train", tiny("sv2tts-synthesizer"), profile=TINY)
+    path = heard.batch([0], torch.Generator())["attention"][0].argmax(1)
+    assert path[4] == 2 and middle[4] > 0.13  # the d from half-way behind the e
+
+
+def test_the_networks_own_past_takes_the_place_of_a_share():
+    from pvlib.training import sv2tts_synthesizer
+
+    past, own = torch.zeros(400, 40, 100), torch.ones(400, 40, 100)
+    found = sv2tts_synthesizer.mixed(past, own, 4, 0.3, torch.Generator().manual_seed(0))
+    steps = found.unflatten(1, (-1, 4))
+    assert (steps == steps[:, :, :1, :1]).all()  # whole steps
+    shares = found[:, ::4, 0].mean(1)
+    assert float(shares.mean()) == pytest.approx(0.3, abs=0.03) and shares.std() > 0.15
+    assert torch.equal(sv2tts_synthesizer.mixed(past, own, 4, 0.0, torch.Generator()), past)
 
 
 def test_whole_decoder_steps_are_forgotten_and_the_loss_is_still_of_the_truth():

@@ -33,7 +33,7 @@ from pvlib.study.claims import (
     entry,
     number,
 )
-from pvlib.study.measure import in_stratum, lookup, measure
+from pvlib.study.measure import in_stratum, lookup, measure, of_several_words
 from pvlib.study.statistics import ALPHA, Interval, cluster_bootstrap
 
 EXPECTED = {"more": 1, "less": -1}
@@ -249,13 +249,12 @@ def strata(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Fin
 
 
 def bimodal(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
-    """Whether the utterances of a stratum fall into two heaps; one word, which is right or wrong, is left out."""
+    """Whether the utterances of a stratum fall into two heaps; texts of one word are left out."""
     check = claim.check
     rows, lacking = _rows_of(evidence, [check["system"]])
     if lacking:
         return lacking
-    own = in_stratum(rows, check["stratum"])
-    values = own.loc[own["words"] > 1, check["metric"]].dropna()
+    values = of_several_words(rows, check["stratum"])[check["metric"]].dropna()
     if len(values) < 4 or values.nunique() < 2:
         return _nothing(check["stratum"], check["metric"])
     found = modality.bimodality(values)
@@ -317,13 +316,13 @@ def _pair(claim: Claim, evidence: Evidence) -> tuple[dict[str, Any], Finding | N
     values = pairs.aligned(*both, check["metric"]).dropna(subset=["one", "other"])
     if len(values) < pairs.LEAST:
         return {}, _nothing(check["stratum"], check["metric"])
-    sound = pairs.aligned(*both, "secs_ecapa_clip").dropna(subset=["one", "other"])
-    differing = int((sound["one"] != sound["other"]).sum())
+    one, other = (side.set_index(["utterance", "seed"]).sort_index() for side in both)
+    differing = pairs.apart(one, other).sum()  # `aligned` has made sure that both have the same utterances
     if 0 < differing < pairs.LEAST:  # the others are the same sound, and only dilute what these show
         words = f"{check['one']} - {check['other']}, {check['metric']}, {check['stratum']}"
         return {}, Finding(
             INCONCLUSIVE,
-            f"{differing} of {len(sound)} pairs differ",
+            f"{differing} of {len(one)} pairs differ",
             f"{words}: too few differ at all for a test",
         )
     return pairs.paired_line(*both, check["metric"]), None

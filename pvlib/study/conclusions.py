@@ -8,7 +8,7 @@ from pvlib.metrics.cfr import THRESHOLD
 from pvlib.study import paper, plots, reported
 from pvlib.study.comparisons import NAMES, many
 from pvlib.study.manifest import BUCKETS
-from pvlib.study.measure import in_stratum, lookup, measure
+from pvlib.study.measure import lookup, measure, of_several_words
 from pvlib.systems import CONTROLS, MAIN, absent
 
 PAPER_STRATA = ("overall", "short", "ultra-short")  # for which the paper prints failure rates
@@ -64,10 +64,9 @@ def lengths(rows: pd.DataFrame, system: str, metric: str = "wer_capped") -> str:
 def bimodality(rows: pd.DataFrame, system: str, stratum: str = "ultra-short") -> str:
     """One sentence: how many utterances of a stratum are perfect, how many broken, how many between.
 
-    Texts of one word are left out: nothing can lie between right and wrong there.
+    Texts of one word are left out.
     """
-    own = in_stratum(rows[rows["system"] == system], stratum)
-    wer = own.loc[own["words"] > 1, "wer"]
+    wer = of_several_words(rows[rows["system"] == system], stratum)["wer"]
     if wer.empty:
         return f"`{system}` has no {stratum} utterance of two words or more in this sample."
     perfect, broken = int((wer <= PERFECT).sum()), int((wer > BROKEN).sum())

@@ -33,6 +33,12 @@ METRICS = (*MEANS, "wer_corpus", "cfr", "secs_retention")
 COLUMNS = ("metric", "stratum", "system", "value", "low", "high", "n", "failures")
 
 
+def of_several_words(rows: pd.DataFrame, stratum: str) -> pd.DataFrame:
+    """Rows of a stratum without the texts of one word, which are right or wrong: nothing can lie between."""
+    own = in_stratum(rows, stratum)
+    return own[own["words"] > 1]
+
+
 def in_stratum(rows: pd.DataFrame, stratum: str) -> pd.DataFrame:
     """The rows whose bucket belongs to a stratum. Raises ValueError on an unknown one."""
     if stratum not in STRATA:

@@ -330,7 +330,7 @@ class Run:
                 "command": "; ".join(self.commands),
                 "steps": self.step,
                 "seconds": round(self.seconds),
-                "machine": "; ".join(self.machines),
+                "machine": "; ".join(self.machines) or "not recorded",
                 "quality": quality,
                 **(more or {}),
             },

@@ -14,8 +14,6 @@ from torch import Tensor
 from pvlib.audio import HOP_LENGTH, SAMPLE_RATE
 from pvlib.config import AttentionLimits
 
-GUIDE_REACH = 3.0  # characters to either side of the true one that cost little
-
 
 @dataclass(frozen=True)
 class Failures:
@@ -86,20 +84,12 @@ def _rests(path: np.ndarray) -> list[int]:
     return lengths
 
 
-def guided_loss(alignments: Tensor, path: Tensor, step_lengths: Tensor, reach: float = GUIDE_REACH) -> Tensor:
-    """Guided attention loss: attention far from the character that sounds costs.
+def guided_loss(looks: Tensor, attention: Tensor, step_lengths: Tensor) -> Tensor:
+    """Guided attention loss: the cross-entropy, in nats, between where each step looks and where it should.
 
-    Tachibana et al. (2018) know no times and guide to the diagonal; here the path is given. alignments:
-    (b, steps, chars); path: (b, steps) characters; step_lengths: (b,). The weight of character n at step t is
-    1 - exp(-(n - path_t)^2 / (2 reach^2)); the cost is its mean over true steps, padding left out.
+    Tachibana et al. (2018) know no times and charge for what is far from the diagonal; here the truth is given.
+    looks: log-weights (b, steps, chars), -inf on padding; attention: (b, steps, chars), rows summing to 1;
+    step_lengths: (b,). The mean over true steps, padding left out.
     """
-    places = torch.arange(alignments.shape[2], device=alignments.device)
-    away = 1 - torch.exp(-((places - path[..., None]) ** 2) / (2 * reach**2))  # (b, steps, chars)
-    true = torch.arange(alignments.shape[1], device=alignments.device) < step_lengths[:, None]
-    return (alignments * away).sum(2)[true].mean()
-
-
-def focus(alignments: Tensor, step_lengths: Tensor) -> Tensor:
-    """Mean of each true step's largest attention, 0 to 1: how sharply the decoder looks. (b, steps, chars) -> ()."""
-    true = torch.arange(alignments.shape[1], device=alignments.device) < step_lengths[:, None]
-    return alignments.amax(2)[true].mean()
+    true = torch.arange(looks.shape[1], device=looks.device) < step_lengths[:, None]
+    return -(attention * looks.masked_fill(attention == 0, 0.0)).sum(2)[true].mean()

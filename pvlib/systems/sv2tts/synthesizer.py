@@ -1,7 +1,9 @@
 """Stage 2, the synthesizer: Tacotron 2 that knows whose voice it is to speak in.
 
 The network is torchaudio's. Ours is the voice: its embedding is tiled and concatenated to the encoder's output at
-every character, as in SV2TTS, so that each attention step reads it again; and several mel frames per decoder step.
+every character, as in SV2TTS, so that each attention step reads it again; a layer behind, where text and voice meet
+(one vowel differs from voice to voice); several mel frames per decoder step; and a way through the decoder for the
+training, `told`, which knows where to look and so needs no step-by-step attention.
 Axes: b batch, n mel frames, nt characters, t decoder steps (of `frames_per_step` frames), d channels.
 """
 
@@ -14,6 +16,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torchaudio.models import Tacotron2
 
 from pvlib import laag
@@ -25,6 +28,10 @@ from pvlib.text import TextWarning, normalise
 
 SEEDS_PER_TEXT = 1000  # piece k of a text draws its dropout from seed * 1000 + k
 KERNEL = 5  # of the text encoder's convolutions
+TEXT_DROPOUT = 0.1  # between them; torchaudio's 0.5 is for 512 channels
+VOICE_GAIN = (
+    16.0  # an embedding of 256 channels has length 1: this brings a channel to about the size of the text's
+)
 PAD = 0  # token of padding; character k of the vocabulary is token k + 1
 MEL_MEAN, MEL_SPREAD = -2.0, 2.0  # about those of log-mels of speech
 SILENCE = (log(MEL_FLOOR) - MEL_MEAN) / MEL_SPREAD  # a scaled mel at its floor
@@ -88,7 +95,10 @@ class Synthesizer(Tacotron2):
         )
         # the class makes encoder and decoder equally wide; only the decoder has the voice beside the text
         self.encoder = type(self.encoder)(config.text_dim, config.encoder_layers, KERNEL)
-        # and lets the postnet begin with noise as loud as speech: here it begins with silence
+        self.meeting = nn.Sequential(
+            nn.Linear(memory_dim, config.mix_dim), nn.GELU(), nn.Linear(config.mix_dim, memory_dim)
+        )
+        # torchaudio lets the postnet begin with noise as loud as speech: here it begins with silence
         nn.init.zeros_(self.postnet.convolutions[-1][1].weight)
         self.config, self.limits = config, limits or AttentionLimits()
         self.index = {character: k + 1 for k, character in enumerate(config.vocabulary)}
@@ -99,14 +109,25 @@ class Synthesizer(Tacotron2):
         lengths = torch.tensor([len(row) for row in rows])
         return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD), lengths
 
+    def beside(self, tokens: Tensor, lengths: Tensor, speakers: Tensor) -> Tensor:
+        """Text and voice side by side: (b, nt) tokens and (b, 256) voices -> (b, nt, text + voice channels)."""
+        # Convolutions reach past the end of a text: padding enough behind every row, whatever its company.
+        tokens = nn.functional.pad(tokens, (0, self.config.encoder_layers * (KERNEL // 2)), value=PAD)
+        x = self.embedding(tokens).transpose(1, 2)
+        for convolution in self.encoder.convolutions:
+            x = nn.functional.dropout(convolution(x).relu(), TEXT_DROPOUT, self.training)
+        packed = nn.utils.rnn.pack_padded_sequence(
+            x.transpose(1, 2).float(), lengths.cpu(), batch_first=True, enforce_sorted=False
+        )
+        with torch.autocast(x.device.type, enabled=False):  # packed rows are no faster in bf16
+            encoded, _ = self.encoder.lstm(packed)
+        encoded, _ = nn.utils.rnn.pad_packed_sequence(encoded, batch_first=True)
+        return torch.cat([encoded, VOICE_GAIN * speakers[:, None].expand(-1, encoded.shape[1], -1)], -1)
+
     def memory(self, tokens: Tensor, lengths: Tensor, speakers: Tensor) -> Tensor:
-        """What the attention reads: (b, nt) tokens and (b, 256) voices -> (b, nt, text + voice channels)."""
-        order = lengths.argsort(descending=True)  # torchaudio's encoder packs rows of falling length
-        # Its convolutions reach past the end of a text: padding enough behind every row, whatever its company.
-        tokens = nn.functional.pad(tokens[order], (0, self.config.encoder_layers * (KERNEL // 2)), value=PAD)
-        encoded = self.encoder(self.embedding(tokens).transpose(1, 2), lengths[order])
-        encoded = encoded[order.argsort()]
-        return torch.cat([encoded, speakers[:, None].expand(-1, encoded.shape[1], -1)], -1)
+        """What the attention reads: `beside`, and added to it what text and voice say together; the same shapes."""
+        beside = self.beside(tokens, lengths, speakers)
+        return beside + self.meeting(beside)
 
     def forward(
         self, tokens: Tensor, token_lengths: Tensor, mel: Tensor, speakers: Tensor
@@ -126,6 +147,40 @@ class Synthesizer(Tacotron2):
         )
         after = before + self.postnet(before)
         return before.transpose(1, 2), after.transpose(1, 2), stop, alignments  # (b, 100, n) -> (b, n, 100)
+
+    def told(self, memory: Tensor, past: Tensor, attention: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The decoder told both what it said and where it looks, so that all steps run at once.
+
+        memory: (b, nt, channels) of `memory`; past: (b, n, 100) scaled mels, of which step t knows those before it;
+        attention: (b, t, nt). Returns the mel before the postnet (b, n, 100), stop logits (b, t) and the states of
+        the attention's LSTM (b, t, d), from which `looks` tells where it would have looked. The same numbers as
+        `forward` gives with this attention, but for the draws of the dropout.
+        """
+        decoder = self.decoder
+        context = attention.to(memory.dtype) @ memory
+        known = decoder.prenet(_later(past.unflatten(1, (-1, self.n_frames_per_step)).flatten(2)))
+        state = _run(decoder.attention_rnn, torch.cat([known, _later(context).to(known.dtype)], -1))
+        state = nn.functional.dropout(state, decoder.attention_dropout, self.training)
+        spoken = _run(decoder.decoder_rnn, torch.cat([state, context.to(state.dtype)], -1))
+        spoken = nn.functional.dropout(spoken, decoder.decoder_dropout, self.training)
+        spoken = torch.cat([spoken, context.to(spoken.dtype)], -1)
+        mel = decoder.linear_projection(spoken).unflatten(2, (self.n_frames_per_step, -1)).flatten(1, 2)
+        return mel, decoder.gate_layer(spoken).squeeze(2), state
+
+    def looks(self, state: Tensor, memory: Tensor, token_lengths: Tensor, attention: Tensor) -> Tensor:
+        """Where each step would look after the steps before it looked as `attention` says: log-weights (b, t, nt)."""
+        layer = self.decoder.attention_layer
+        before = torch.stack([_later(attention), _later(attention.cumsum(1))], 2)  # (b, t, 2, nt)
+        places = layer.location_layer(before.flatten(0, 1)).unflatten(0, attention.shape[:2])
+        energies = layer.v(
+            torch.tanh(places + layer.query_layer(state)[:, :, None] + layer.memory_layer(memory)[:, None])
+        )
+        padding = torch.arange(memory.shape[1], device=memory.device) >= token_lengths[:, None]
+        return energies.squeeze(3).float().masked_fill(padding[:, None], -torch.inf).log_softmax(-1)
+
+    def polished(self, before: Tensor) -> Tensor:
+        """Mel before the postnet -> mel behind it, both (b, n, 100)."""
+        return before + self.postnet(before.transpose(1, 2)).transpose(1, 2)
 
     @torch.inference_mode()
     def infer(self, text: str, embedding: Tensor, seed: int) -> Piece:
@@ -172,3 +227,15 @@ class Synthesizer(Tacotron2):
                 stacklevel=2,
             )
         return [self.infer(piece, embedding, seed * SEEDS_PER_TEXT + k) for k, piece in enumerate(pieces)]
+
+
+def _later(x: Tensor) -> Tensor:
+    """(b, t, d) one step later, zeros first."""
+    return nn.functional.pad(x, (0, 0, 1, 0))[:, :-1]
+
+
+def _run(cell: nn.LSTMCell, x: Tensor) -> Tensor:
+    """A cell over all steps of (b, t, d) from a state of zeros, by the library's fused loop: several times as fast."""
+    with torch.device("meta"):
+        loop = nn.LSTM(cell.input_size, cell.hidden_size, batch_first=True)
+    return functional_call(loop, {f"{name}_l0": weight for name, weight in cell.named_parameters()}, (x,))[0]
