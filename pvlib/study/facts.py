@@ -228,11 +228,12 @@ def _voice_beside_text() -> tuple[bool, str]:
     tokens, lengths = network.encode(["a lamp.", "the river"])
     voices = torch.nn.functional.normalize(torch.randn(2, 256), dim=-1)
     with torch.no_grad():
-        memory = network.memory(tokens, lengths, voices)[..., -256:]
-    same = bool((memory == voices[:, None]).all())
+        beside = network.beside(tokens, lengths, voices)[..., -256:]
+    same = bool((beside == synthesizer.VOICE_GAIN * voices[:, None]).all())
     return (
         same,
-        f"the last {memory.shape[-1]} channels of all {memory.shape[1]} characters are the voice: {same}",
+        f"the last {beside.shape[-1]} channels of all {beside.shape[1]} characters are the voice, "
+        f"{synthesizer.VOICE_GAIN:g} times as loud: {same}",
     )
 
 

@@ -33,6 +33,8 @@ DEV = {
     "ge2e_similarity": "cosine, GE2E, copy and original",
     "ge2e_similarity_griffin_lim": "cosine, GE2E, Griffin-Lim",
     "dev_flow_loss": "flow loss",
+    "dev_mel": "spectrogram loss",
+    "failed_share": "share with failed attention",
 }
 
 

@@ -53,6 +53,7 @@ SECOND_SHARE = 0.5  # of rows whose voice is heard in one second
 EVALUATE_EVERY = 500
 DEV_UTTERANCES = 64  # of the loss
 DEV_TEXTS = 8  # spoken freely while training; at the end four times as many
+WATCHED = ("dev_mel", "failed_share", "wer_dev", "cer_dev")  # while training
 
 
 class Rows:
@@ -241,7 +242,7 @@ def train(
         step,
         steps=steps,
         minutes=minutes,
-        evaluate=lambda: evaluate(profile, ema),
+        evaluate=lambda: {k: v for k, v in evaluate(profile, ema).items() if k in WATCHED},
         evaluate_every=EVALUATE_EVERY,
     )
     _export(run, profile, ema)
