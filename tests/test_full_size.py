@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -93,6 +94,25 @@ def test_an_ended_measurement_goes_on_where_it_was(measured, folder, monkeypatch
     official, ours = found.latency[2:].tolist()
     assert line["rtf, companion"] == pytest.approx(ours / 0.5)
     assert line["times as many"] == pytest.approx(official / ours)
+
+
+def test_the_official_function_has_no_times_where_bf16_is_too_coarse(folder):
+    """Sway sampling of 16 steps: 1 - cos(pi / 2 / 32) is 0.0012, and next to 1 bf16 knows steps of 0.004."""
+    first = torch.tensor(1 / 32, dtype=torch.bfloat16)
+    assert float(first - (torch.cos(torch.pi / 2 * first) - 1 + first)) == 0
+    found = full_size.measure(
+        nfe=(16,), batches=(1,), dtypes=("fp32", "bf16"), seconds=0.2, profile=SMALL, progress=False
+    ).set_index(["dtype", "side"])
+    lost = found.loc[("bf16", "official")]
+    assert np.isnan(lost.latency) and "strictly increasing" in lost.refused
+    others = found.drop(index=("bf16", "official"))
+    assert (others.latency > 0).all() and (others.refused == "").all()
+    full_size.record(found.reset_index(), "here")
+    assert full_size.recorded("here", 0.2).refused.str.len().gt(0).sum() == 1  # and is not asked again
+    (words,) = full_size.told(full_size.records())
+    assert "In bf16 the official function makes nothing at NFE 16: its times" in words
+    line = full_size.overview(full_size.records()).set_index("dtype").loc["bf16"]
+    assert np.isnan(line["rtf, official"]) and line["rtf, companion"] > 0
 
 
 def test_what_was_measured_otherwise_is_not_mixed(measured, folder, monkeypatch):

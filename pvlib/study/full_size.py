@@ -53,6 +53,7 @@ class Measured:
     """One setting on one side. latency: seconds until all of the batch is there (median); rtf: per second of speech.
 
     peak_gb: memory of the process (CPU) or of the tensors (GPU) at its highest; NaN where the system does not tell.
+    refused: why this side makes nothing in this setting, and has no times; empty where it does.
     """
 
     side: str
@@ -65,6 +66,11 @@ class Measured:
     utterances_per_minute: float
     peak_gb: float
     repeats: int
+    refused: str = ""
+
+
+class _RefusedError(Exception):
+    """A side that cannot do what is asked, by its own words."""
 
 
 def measure(
@@ -113,11 +119,14 @@ def measure(
             speak = {"official": _official, "companion": _companion}[side](model, voice, seconds)
             speak(1, 1)
             _reset_peak(device)
-            spent = [_timed(speak, steps, batch, device) for _ in range(repeats)]
-            latency = statistics.median(spent)
+            refused = ""
+            try:
+                latency = statistics.median(_timed(speak, steps, batch, device) for _ in range(repeats))
+            except _RefusedError as error:
+                latency, refused = float("nan"), str(error)
             line = Measured(
                 side, dtype, steps, batch, seconds, latency, latency / (batch * seconds), 60 * batch / latency,
-                _peak_gb(device), repeats,
+                _peak_gb(device), repeats, refused,
             )  # fmt: skip
             found.append(asdict(line))
             if keep is not None:
@@ -216,6 +225,7 @@ def told(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"{_processor(content)}, {content['threads']} {many(content['threads'], 'thread')}: of the "
             f"full-size model the companion makes so many times as many utterances a minute as the official function, "
             f"each at its best precision: {', '.join(best)}.{_against_targets(content['ratios'])}"
+            f"{_refusals(content['measured'])}"
         )
     return sentences
 
@@ -233,6 +243,17 @@ def _against_targets(found: Sequence[Mapping[str, Any]]) -> str:
             met = "met" if max(ratios) >= target else "missed"
             parts.append(f"{what} {max(ratios):.1f} times (target {target:g}: {met})")
     return f" At a batch of {largest}: {', '.join(parts)}."
+
+
+def _refusals(measured: Sequence[Mapping[str, Any]]) -> str:
+    refused: dict[tuple[str, str], set[int]] = {}
+    for line in measured:
+        if words := line.get("refused"):
+            refused.setdefault((line["dtype"], words), set()).add(line["nfe"])
+    return "".join(
+        f" In {dtype} the official function makes nothing at NFE {', '.join(map(str, sorted(steps)))}: {words}."
+        for (dtype, words), steps in refused.items()
+    )
 
 
 def _processor(content: Mapping[str, Any]) -> str:
@@ -265,20 +286,28 @@ def _official(model: backbone.Backbone, voice: Any, seconds: float) -> Callable[
 
     def speak(steps: int, batch: int) -> None:
         for _ in range(batch):
-            next(
-                process.infer_batch_process(
-                    clip,
-                    REFERENCE_TEXT,
-                    [TEXT],
-                    model.cfm,
-                    voice,
-                    progress=None,
-                    nfe_step=steps,
-                    cfg_strength=PAPER.inference.cfg_strength,
-                    fix_duration=audio.CLIP_SECONDS + seconds,
-                    device=device,
-                )
+            try:
+                once(steps)
+            except AssertionError as error:  # the solver's, on times that stand still
+                raise _RefusedError(
+                    f"its times, bent towards the start and rounded to this precision, fall together ({error})"
+                ) from error
+
+    def once(steps: int) -> None:
+        next(
+            process.infer_batch_process(
+                clip,
+                REFERENCE_TEXT,
+                [TEXT],
+                model.cfm,
+                voice,
+                progress=None,
+                nfe_step=steps,
+                cfg_strength=PAPER.inference.cfg_strength,
+                fix_duration=audio.CLIP_SECONDS + seconds,
+                device=device,
             )
+        )
 
     return speak
 
