@@ -66,8 +66,7 @@ class Needs:
 
     rows: of the systems of the tables; vocoders: of SV2TTS's other vocoders too. A system without weights is left out.
     short: rows of the manifest of ultra-short texts, where the profile has one. learning: how quickly the backbone
-    learns. embedded: it is about what only a profile with embedded weights has, and is left out for others. recorded:
-    whether it is part of the recorded run; the others wait for weights.
+    learns. embedded: it is about what only a profile with embedded weights has, and is left out for others.
     """
 
     rows: bool = False
@@ -79,7 +78,6 @@ class Needs:
     short: bool = False
     learning: bool = False
     embedded: bool = False
-    recorded: bool = True
 
 
 NOTEBOOKS = {
@@ -94,7 +92,7 @@ NOTEBOOKS = {
     "08_catastrophic_failures": Needs(rows=True),
     "09_pareto_frontier": Needs(rows=True, vocoders=True, speed=True, sweep=True),
     "10_waveforms_and_spectrograms": Needs(rows=True),
-    "11_sv2tts_in_three_networks": Needs(recorded=False),
+    "11_sv2tts_in_three_networks": Needs(),
     "12_claims_ledger": Needs(rows=True, speed=True),
     "13_beyond_the_paper": Needs(rows=True, short=True, embedded=True),
     "A1_how_the_models_learnt": Needs(rows=True, learning=True, embedded=True),
@@ -379,7 +377,7 @@ def reproduce(
 
     samples: utterances of the study; by default the profile's own number, and all of them when recording.
     record: refresh what is committed (notebooks with outputs, figures, rows, the README's results block); only a
-    complete run of all notebooks that belong to it (`Needs`) may do so, and only where no committed row is lost.
+    complete run of all notebooks may do so, and only where no committed row is lost.
     only: some notebooks, by name or number. jobs: processes that share the synthesis, and notebooks that run at a time.
     learning: measures how quickly the backbone learns (`training.speed.measured`, of a floor that this one does not
     see) before notebooks run side by side.
@@ -393,11 +391,10 @@ def reproduce(
             f"--record refreshes what is committed here, which is of embedded weights; the rows of {profile} stay in "
             f"{paths.WORKING_ROWS / profile}, its notebooks and figures in {paths.REPORT}"
         )
-    complete = [name for name in choose(None, settings) if NOTEBOOKS[name].recorded or not record]
-    names = [name for name in choose(only, settings) if name in complete]
+    names = choose(only, settings)
     samples = samples or (settings.samples if record else settings.default_samples)
     preflight.check(settings)
-    if record and (names != complete or samples != settings.samples):
+    if record and (names != choose(None, settings) or samples != settings.samples):
         raise ReproduceError(f"a recorded run is complete: all notebooks and --samples {settings.samples}")
     if record:
         check_kept(parts(settings, samples, names))
