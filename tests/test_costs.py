@@ -21,6 +21,9 @@ def test_parameters_are_those_of_the_networks_that_a_system_loads():
         < 1.02
     )
     assert costs.parameters("ground-truth", "mini") == 0
+    files = [hub.weights_path(name, config.MINI) for name in ("sv2tts-synthesizer", "vocoder")]
+    encoder = 1_423_616  # Resemblyzer's 3 LSTMs of 256 over 40 mels, and a square layer behind them
+    assert costs.parameters("sv2tts", "mini") == sum(map(costs._numbers, files)) + encoder
 
 
 def test_points_have_prices_and_are_drawn():

@@ -14,13 +14,21 @@ from safetensors import safe_open
 from pvlib import hub, systems
 from pvlib.config import Profile, get_profile
 from pvlib.study import rtf
+from pvlib.systems.sv2tts.encoder import Resemblyzer
+from pvlib.systems.sv2tts.system import SV2TTSSystem
 
 
 def parameters(system: str, profile: Profile | str) -> int:
-    """How many numbers stand in the weight files that a system reads. Raises ConfigError, WeightsError."""
+    """How many numbers stand in the weight files that a system reads, and in the encoder that a package brings it.
+
+    Raises ConfigError, WeightsError.
+    """
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    names = systems.create(system, profile, "cpu").fingerprint()["weights"]
-    return sum(_numbers(hub.weights_path(name, profile)) for name in names)
+    own = systems.create(system, profile, "cpu")
+    found = sum(_numbers(hub.weights_path(name, profile)) for name in own.fingerprint()["weights"])
+    if isinstance(own, SV2TTSSystem):
+        found += sum(parameter.numel() for parameter in Resemblyzer().network.parameters())
+    return found
 
 
 @cache
