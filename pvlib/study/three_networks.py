@@ -141,14 +141,16 @@ def pieces_figure(pieces: Sequence[Piece], note: str = "") -> Figure:
     """Alignment and mel of each piece of a text, side by side. Without pieces the note is written instead."""
     if not pieces:
         return _noted(note)
-    figure = Figure(figsize=(10, 3.4 * len(pieces)), layout="constrained")
+    height = float(np.clip(0.1 * max(len(piece.text) for piece in pieces), 3.4, 8.0))  # inches of a piece
+    figure = Figure(figsize=(10, height * len(pieces)), layout="constrained")
     axes = figure.subplots(len(pieces), 2, squeeze=False)
     for (left, right), piece in zip(axes, pieces, strict=True):
         seconds = len(piece.mel) * audio.HOP_LENGTH / SAMPLE_RATE
         extent = (0, seconds, -0.5, piece.alignment.shape[1] - 0.5)
         options = {"aspect": "auto", "origin": "lower", "interpolation": "nearest", "cmap": "cividis"}
         image = left.imshow(piece.alignment.T.numpy(), extent=extent, vmin=0, vmax=1, **options)
-        left.set_yticks(range(len(piece.text)), list(piece.text), fontsize=max(4, 9 - len(piece.text) // 20))
+        size = min(9.0, 0.75 * 72 * height / len(piece.text))  # points: a letter is no higher than its row
+        left.set_yticks(range(len(piece.text)), list(piece.text), fontsize=size)
         left.grid(visible=False)
         left.set(xlabel="time (s)", ylabel="character", title="where the decoder looks")
         spectrogram(right, piece.mel.T.numpy())

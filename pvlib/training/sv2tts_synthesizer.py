@@ -320,6 +320,7 @@ def _export(run: Run, profile: Profile, ema: Ema) -> None:
     run.export(
         profile,
         ema.shadow,
-        data="the mini world, train split; voices by Resemblyzer; quality on the dev split (speakers never seen)",
+        data=f"the mini world, train split, texts of at most {profile.sv2tts_synthesizer.max_chars} characters; "
+        "voices by Resemblyzer; quality on the dev split (speakers never seen)",
         quality={key: round(value, 4) for key, value in quality.items()},
     )
