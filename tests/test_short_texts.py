@@ -320,7 +320,22 @@ def test_a_backbone_of_padded_text_is_asked_the_same_where_there_is_one():
         assert len(compared) == 2 * (len(short_texts.PAIRS) + len(short_texts.PADDED_PAIRS))
         told = short_texts.conditioning(compared)
         assert verdict in told and rest in told and f"to {at_truth / 200:.1%}" in told
-    assert list(short_texts.rates(made_up(failing)).index) == list(short_texts.NAMES)
+    named = list(short_texts.rates(made_up(failing)).index)
+    assert named == [name for name in short_texts.NAMES if name in failing]
+
+
+def test_a_system_that_needs_no_length_stands_beside_where_there_is_one():
+    assert "`sv2tts` has no weights" in short_texts.autoregressive(short_texts.compare(made_up(OWED)))
+    for failing, official, remedy in (
+        (10, "fewer than", "fewer than"),
+        (41, "fewer than", "not shown to be fewer or more than"),
+        (160, "more than", "more than"),
+    ):
+        compared = short_texts.compare(made_up(OWED | {"sv2tts": failing}))
+        assert len(compared) == 2 * (len(short_texts.PAIRS) + len(short_texts.AUTOREGRESSIVE_PAIRS))
+        told = short_texts.autoregressive(compared)
+        assert f"It fails on {failing / 200:.1%} of these texts: {official} `f5-official` (60.0%" in told
+        assert f"; {remedy} `letter durations` (20.0%" in told
 
 
 def test_rates_by_words_and_few_texts(texts):

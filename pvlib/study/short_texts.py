@@ -35,7 +35,8 @@ BASELINE, PIPELINE = "f5-official", "personavoice"
 ORACLE, REMEDY = "true duration", "letter durations"  # short names in `data/claims.yaml`
 # the same by the second backbone, where it is trained
 PADDED, PADDED_ORACLE = "padded text", "padded text, true duration"
-NAMES = (BASELINE, PIPELINE, ORACLE, REMEDY, PADDED, PADDED_ORACLE)
+AUTOREGRESSIVE = "sv2tts"  # needs no length beforehand
+NAMES = (BASELINE, PIPELINE, ORACLE, REMEDY, PADDED, PADDED_ORACLE, AUTOREGRESSIVE)
 PAIRS = (  # what is changed, against what: one thing at a time, then the remedy against the official flow
     (ORACLE, PIPELINE),
     (REMEDY, PIPELINE),
@@ -47,6 +48,8 @@ PADDED_PAIRS = (  # what the true length is worth where the model has to find th
     (PADDED_ORACLE, PADDED),
     (PADDED_ORACLE, ORACLE),
 )
+# another method altogether, against the official flow and the best of ours
+AUTOREGRESSIVE_PAIRS = ((AUTOREGRESSIVE, BASELINE), (AUTOREGRESSIVE, REMEDY))
 METRICS = ("cfr", "wer_capped")
 STRATUM = "ultra-short"
 HALF = 0.5  # of the baseline's failures the remedy may leave
@@ -78,7 +81,7 @@ def system_names(profile: Profile) -> list[str]:
 def _systems() -> list[str]:
     """The systems of `NAMES`, in their order."""
     short = ledger.short_names()
-    if missing := [name for name in NAMES if name not in (*short, BASELINE, PIPELINE)]:
+    if missing := [name for name in NAMES if name not in (*short, BASELINE, PIPELINE, AUTOREGRESSIVE)]:
         raise ledger.LedgerError(f"data/claims.yaml has no system {missing[0]!r}; restore it with git")
     return [short.get(name, name) for name in NAMES]
 
@@ -161,7 +164,7 @@ def by_words(rows: pd.DataFrame, metric: str = "cfr") -> pd.DataFrame:
 
 
 def compare(rows: pd.DataFrame) -> pd.DataFrame:
-    """`PAIRS` on the same utterances, a line per pair and metric; `PADDED_PAIRS` too where there are such rows.
+    """`PAIRS` on the same utterances, a line per pair and metric; the other pairs too where there are such rows.
 
     Columns: one, other, metric, n, mean_one, mean_other, difference (one - other) with a 95 % interval from resampled
     speakers (low, high), test, p, p_holm. Failures are tested by McNemar (mid-p), error rates by Wilcoxon, and Holm's
@@ -170,7 +173,8 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
     """
     own = named(rows)
     present = set(own["system"])
-    pairs = [*PAIRS, *(pair for pair in PADDED_PAIRS if present.issuperset(pair))]
+    others = (*PADDED_PAIRS, *AUTOREGRESSIVE_PAIRS)
+    pairs = [*PAIRS, *(pair for pair in others if present.issuperset(pair))]
     lines = [
         _line(own[own["system"] == one], own[own["system"] == other], metric)
         for one, other in pairs
@@ -405,6 +409,25 @@ def conditioning(compared: pd.DataFrame) -> str:
         f"With padded text and a smaller backbone, the true length changes failures from {own['mean_other']:.1%} to "
         f"{own['mean_one']:.1%} ({_difference(own)}); with ours {_difference(ours)}: **{verdict}**. At the "
         f"true length it {rest} than ours ({_difference(left)})."
+    )
+
+
+def autoregressive(compared: pd.DataFrame) -> str:
+    """Whether short texts collapse where nobody has to say beforehand how long they last."""
+    if not (compared["one"] == AUTOREGRESSIVE).any():
+        return (
+            f"Speech without a length given beforehand is not heard here: `{AUTOREGRESSIVE}` has no weights."
+        )
+    official, ours = (_pick(compared, *pair) for pair in AUTOREGRESSIVE_PAIRS)
+    told = []
+    for name, line in ((BASELINE, official), (REMEDY, ours)):
+        verdict = "fewer" if line["high"] < 0 else "more"
+        shown = f"{verdict} than" if _shown(line) else "not shown to be fewer or more than"
+        told.append(f"{shown} `{name}` ({line['mean_other']:.1%}; {_difference(line)})")
+    return (
+        f"`{AUTOREGRESSIVE}` writes step by step and stops by itself, so no length is guessed from the clip. It fails "
+        f"on {official['mean_one']:.1%} of these texts: {told[0]}; {told[1]}. It is another network, trained in another "
+        "way on the same speech: this tells what is possible, not what the length alone is worth."
     )
 
 
