@@ -426,8 +426,8 @@ def autoregressive(compared: pd.DataFrame) -> str:
         told.append(f"{shown} `{name}` ({line['mean_other']:.1%}; {_difference(line)})")
     return (
         f"`{AUTOREGRESSIVE}` writes step by step and stops by itself, so no length is guessed from the clip. It fails "
-        f"on {official['mean_one']:.1%} of these texts: {told[0]}; {told[1]}. It is another network, trained in another "
-        "way on the same speech: this tells what is possible, not what the length alone is worth."
+        f"on {official['mean_one']:.1%} of these texts: {told[0]}; {told[1]}. It is another network, trained in "
+        "another way on the same speech: this tells what is possible, not what the length alone is worth."
     )
 
 
