@@ -467,7 +467,8 @@ def test_evaluate_makes_the_rows_of_notebooks(calls, read_by_notebooks, monkeypa
 def test_evaluate_takes_another_manifest_without_the_controls(calls, capsys):
     shared, _ = calls
     assert cli.main(["evaluate", "--manifest", "mini-ultra-short", "--jobs", "2", "--samples", "3"]) == 0
-    assert shared == [(2, "mini-ultra-short", ["f5-official", "f5-as-published", "personavoice"], 3)]
+    names = ["f5-official", "f5-as-published", "personavoice", "sv2tts"]
+    assert shared == [(2, "mini-ultra-short", names, 3)]
     assert cli.main(["evaluate", "--manifest", "nothing", "--jobs", "2"]) == 2
     assert "nothing.csv is missing" in capsys.readouterr().err
 

@@ -6,6 +6,7 @@ Only what is trained takes part. A picture that needs an absent network says so 
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 
@@ -35,6 +36,7 @@ from pvlib.systems.sv2tts.pipeline import SV2TTS
 from pvlib.systems.sv2tts.synthesizer import Piece, Synthesizer
 from pvlib.systems.sv2tts.system import SV2TTSSystem
 from pvlib.systems.sv2tts.vocoders import FoldedWaveRNN, SoundStage
+from pvlib.text import TextWarning
 
 RESEMBLYZER, OWN = "Resemblyzer", "GE2E, trained here"
 VOCODERS = {"Vocos": "vocos", "Griffin-Lim": "griffin-lim", "WaveRNN": "wavernn"}
@@ -188,7 +190,9 @@ def spoken(profile: Profile | str, samples: int, seed: int, utterances: int = 0)
     manifest = manifests.read(profile.manifest)
     requests = manifest.requests(manifest.sample(min(samples, utterances or share), seed))
     system = SV2TTSSystem("sv2tts", profile, torch.device("cpu"))
-    return Spoken(requests, system.synthesise(requests), system.attention)
+    with warnings.catch_warnings():  # of texts that are split, which the notebook says of all of them
+        warnings.simplefilter("ignore", TextWarning)
+        return Spoken(requests, system.synthesise(requests), system.attention)
 
 
 def failure_table(made: Spoken | None) -> pd.DataFrame:
