@@ -50,6 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
         cut = state.cuts[path].pop(0) if body and state.cuts.get(path) else len(content)
         self.send_response(status)
         self.send_header("Content-Length", str(len(content) - first))
+        self.send_header("Connection", "close")  # else a client may ask again on what is just being closed
         for name, value in state.headers.get(path, {}).items():
             self.send_header(name, value)
         self.end_headers()
