@@ -35,16 +35,17 @@ def modules(voice: PersonaVoice) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _size(module: nn.Module) -> int:
+def parameters_of(module: nn.Module) -> int:
+    """How many parameters a network has."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
     """The outermost module whose parameters are not all those of one child with parts of its own."""
-    size = _size(module)
+    own = parameters_of(module)
     for child in module.children():
         inner = list(child.children()) and not isinstance(child, nn.ModuleList)
-        if inner and _size(child) == size:
+        if inner and parameters_of(child) == own:
             return _unwrapped(child)
     return module
 
@@ -53,7 +54,7 @@ def _parts(whole: nn.Module) -> list[tuple[str, str, int, int]]:
     """Name, class, copies and parameters of the children that have parameters; the module's own last."""
     found = []
     for name, child in whole.named_children():
-        if size := _size(child):
+        if size := parameters_of(child):
             listed = isinstance(child, nn.ModuleList) and len({type(one) for one in child}) == 1
             kind = type(child[0] if listed else child).__name__
             found.append((name, kind, len(child) if listed else 1, size))

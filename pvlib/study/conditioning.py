@@ -25,6 +25,7 @@ from pvlib.metrics.eer import equal_error_rate
 from pvlib.oes import OES
 from pvlib.study import ledger, listen, prosody, statistics
 from pvlib.study import manifest as manifests
+from pvlib.study.architecture import parameters_of
 from pvlib.study.comparisons import many
 from pvlib.study.look import styled
 from pvlib.systems.base import Request
@@ -83,9 +84,10 @@ def parameters() -> pd.DataFrame:
             network = backbone.build(profile.backbone, known)
             module = Adapters(profile.adapters, network.transformer)
         parts = {
-            part: _count(getattr(module, part)) for part in ("oes", "emotion", "tempo", "film", "blocks")
+            part: parameters_of(getattr(module, part))
+            for part in ("oes", "emotion", "tempo", "film", "blocks")
         }
-        learned, frozen = sum(parts.values()), _count(network)
+        learned, frozen = sum(parts.values()), parameters_of(network)
         total = frozen + learned - parts["blocks"]
         columns[name] = {
             "OES": parts["oes"],
@@ -107,10 +109,6 @@ def parameters() -> pd.DataFrame:
 
 def _written(value: float) -> str:
     return f"{value:.2%}" if isinstance(value, float) else f"{value:,}"
-
-
-def _count(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def first_seconds(profile: Profile | str, samples: int, seed: int = 42) -> tuple[pd.DataFrame, Tensor]:

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from pvlib import hub, systems
 from pvlib.config import Profile, get_profile
 from pvlib.study import rtf
+from pvlib.study.architecture import parameters_of
 from pvlib.systems.sv2tts.encoder import Resemblyzer
 from pvlib.systems.sv2tts.system import SV2TTSSystem
 
@@ -27,7 +28,7 @@ def parameters(system: str, profile: Profile | str) -> int:
     own = systems.create(system, profile, "cpu")
     found = sum(_numbers(hub.weights_path(name, profile)) for name in own.fingerprint()["weights"])
     if isinstance(own, SV2TTSSystem):
-        found += sum(parameter.numel() for parameter in Resemblyzer().network.parameters())
+        found += parameters_of(Resemblyzer().network)
     return found
 
 

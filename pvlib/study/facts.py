@@ -18,6 +18,7 @@ from pvlib import audio, ceag, config, frontend, laag, persona
 from pvlib.film import FiLM
 from pvlib.oes import EMBEDDING_DIM, OES
 from pvlib.study import manifest, reported
+from pvlib.study.architecture import parameters_of
 
 PROFILE = "paper"  # sizes are those of the official weights
 TOLERANCE = 1e-5
@@ -69,10 +70,6 @@ def _ge2e() -> Any:
     return VoiceEncoder("cpu", verbose=False).eval()
 
 
-def _size(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 def _speaker_embeddings(n: int = 8) -> torch.Tensor:
     return torch.randn(n, EMBEDDING_DIM, generator=torch.Generator().manual_seed(0))
 
@@ -88,8 +85,8 @@ COUNTS: dict[str, Callable[[], float]] = {
     "mel frames of one second": lambda: audio.mel(torch.zeros(audio.CLIP_SAMPLES)).shape[-1],
     "hop length": lambda: audio.HOP_LENGTH,
     "backbone blocks": lambda: len(_official().transformer.transformer_blocks),
-    "parameters of a block": lambda: _size(_official().transformer.transformer_blocks[-1]),
-    "parameters of the backbone": lambda: _size(_official()),
+    "parameters of a block": lambda: parameters_of(_official().transformer.transformer_blocks[-1]),
+    "parameters of the backbone": lambda: parameters_of(_official()),
     "rows of the environment basis": lambda: OES().basis().shape[0],
     "columns of the environment basis": lambda: OES().basis().shape[1],
     "retired modules": lambda: reported.read("retired_modules")["system"].nunique(),

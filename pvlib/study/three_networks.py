@@ -22,6 +22,7 @@ from pvlib.config import Folding, Profile, get_profile
 from pvlib.metrics import dnsmos
 from pvlib.metrics.prosody import pitch_deviation
 from pvlib.study import manifest as manifests
+from pvlib.study.architecture import parameters_of
 from pvlib.study.comparisons import many
 from pvlib.study.examples import mel_distance
 from pvlib.study.look import look, styled
@@ -112,18 +113,24 @@ def inventory(found: Stages) -> pd.DataFrame:
         }
     state = {name: "trained" if trained(name, profile) else lacking(name, profile) for name in own}
     lines = [
-        ("1, encoder", RESEMBLYZER, _size(found.encoders[RESEMBLYZER].network), "its package's weights"),
-        ("1, encoder", OWN, _size(own["sv2tts-encoder"]), state["sv2tts-encoder"]),
-        ("2, synthesizer", "Tacotron 2", _size(own["sv2tts-synthesizer"]), state["sv2tts-synthesizer"]),
-        ("3, vocoder", "Vocos", _size(found.vocoders["Vocos"].network), "the project's own"),
-        ("3, vocoder", "WaveRNN", _size(own["sv2tts-vocoder"]), state["sv2tts-vocoder"]),
+        (
+            "1, encoder",
+            RESEMBLYZER,
+            parameters_of(found.encoders[RESEMBLYZER].network),
+            "its package's weights",
+        ),
+        ("1, encoder", OWN, parameters_of(own["sv2tts-encoder"]), state["sv2tts-encoder"]),
+        (
+            "2, synthesizer",
+            "Tacotron 2",
+            parameters_of(own["sv2tts-synthesizer"]),
+            state["sv2tts-synthesizer"],
+        ),
+        ("3, vocoder", "Vocos", parameters_of(found.vocoders["Vocos"].network), "the project's own"),
+        ("3, vocoder", "WaveRNN", parameters_of(own["sv2tts-vocoder"]), state["sv2tts-vocoder"]),
         ("3, vocoder", "Griffin-Lim", 0, "nothing to learn"),
     ]
     return pd.DataFrame(lines, columns=["stage", "network", "parameters", "state"])
-
-
-def _size(network: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 # Stage 2

@@ -435,7 +435,7 @@ def evaluate(
     model.load_state_dict(state, strict=False)
     model.to(device or torch.device("cpu")).eval()
     found = {"dev_flow_loss": dev_loss(model, profile)}
-    if all(hub.weights_path(name, profile).exists() for name in ("recognizer", "vocoder")):
+    if listening.possible(profile):
         found |= listening.error_rates(model, profile)
     return found
 

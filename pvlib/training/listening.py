@@ -1,10 +1,13 @@
-"""Listening to a backbone while it trains: dev sentences in dev voices, read back by the embedded recogniser."""
+"""Listening to a model while it trains: dev sentences in dev voices, read back by the embedded recogniser."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import jiwer
 import numpy as np
 import torch
+from torch import Tensor
 
 from pvlib import audio, hub, laag, recognizer
 from pvlib.backbone import Backbone, Item
@@ -50,15 +53,26 @@ def error_rates(model: Backbone, profile: Profile, count: int = UTTERANCES) -> d
 
     Raises WeightsError where one of the two is missing: train them first.
     """
-    device = model.device
-    ears, vocoder = hub.load_recognizer(profile, device), hub.load_vocoder(profile, device)
     asked, said = items(model, profile, count)
     mels = model.sample(asked, steps=STEPS)
-    waves = [
-        vocoder.decode(mel[len(item.mel) :].T[None].to(device))[0].cpu().numpy()
-        for mel, item in zip(mels, asked, strict=True)
-    ]
+    return heard(
+        [mel[len(item.mel) :] for mel, item in zip(mels, asked, strict=True)], said, profile, model.device
+    )
+
+
+def possible(profile: Profile) -> bool:
+    """Whether the recogniser and the vocoder are trained, without which nothing is heard."""
+    return all(hub.weights_path(name, profile).exists() for name in ("recognizer", "vocoder"))
+
+
+@torch.no_grad()
+def heard(
+    mels: Sequence[Tensor], said: Sequence[str], profile: Profile, device: torch.device
+) -> dict[str, float]:
+    """Word and letter error rates (shares) of log-mels (n, 100), as `error_rates`. Raises WeightsError likewise."""
+    ears, vocoder = hub.load_recognizer(profile, device), hub.load_vocoder(profile, device)
+    waves = [vocoder.decode(mel.T[None].to(device))[0].cpu().numpy() for mel in mels]
     alphabet = profile.recognizer.alphabet
     truth = [recognizer.normalise(text, alphabet) for text in said]
-    heard = ears.transcribe(waves)
-    return {"wer_dev": jiwer.wer(truth, heard), "cer_dev": jiwer.cer(truth, heard)}
+    words = ears.transcribe(waves)
+    return {"wer_dev": jiwer.wer(truth, words), "cer_dev": jiwer.cer(truth, words)}

@@ -15,21 +15,17 @@ all that there will be.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import jiwer
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pvlib import alignment, hub, recognizer
+from pvlib import alignment
 from pvlib.audio import HOP_LENGTH, SAMPLE_RATE
 from pvlib.config import MINI, Profile
 from pvlib.systems.sv2tts import synthesizer
 from pvlib.systems.sv2tts.attention import Failures, guided_loss
-from pvlib.systems.sv2tts.synthesizer import Piece
 from pvlib.text import normalise
-from pvlib.training import letters, machine
+from pvlib.training import letters, listening, machine
 from pvlib.training.common import Ema, Run, TrainingError, autocast, batches_by_length, chosen_device
 from pvlib.training.features import mel_cache
 from pvlib.training.schedule import Schedule
@@ -162,13 +158,14 @@ def losses(
         after = model.polished(before) if polish else before
         rows = slice(0, -(-len(mel) // guided))
         looks = model.looks(state[rows], memory[rows], lengths[rows], attention[rows])
-    true = torch.arange(stop.shape[1], device=stop.device) < steps[:, None]
+    place = torch.arange(stop.shape[1], device=stop.device)
+    true = place < steps[:, None]
     frames = true.repeat_interleave(per_step, 1)
     distance = mel.new_zeros(())
     for made in (before, after):
         difference = (made.float() - mel)[frames]
         distance = distance + difference.square().mean() + difference.abs().mean()
-    ends = (torch.arange(stop.shape[1], device=stop.device) == steps[:, None] - 1).float()
+    ends = (place == steps[:, None] - 1).float()
     stopping = nn.functional.binary_cross_entropy_with_logits(
         stop.float()[true], ends[true], pos_weight=mel.new_tensor(STOP_WEIGHT)
     )
@@ -282,24 +279,17 @@ def evaluate(profile: Profile, ema: Ema, texts: int = DEV_TEXTS) -> dict[str, fl
     asked = [rows.usable[k] for k in chosen.tolist()]
     spoken = [twin.infer(rows.texts[i], torch.from_numpy(rows.voices[i, 1]), seed=i) for i in asked]
     counted = sum((piece.failures for piece in spoken), Failures())
+    heard = {}
+    if listening.possible(profile):
+        heard = listening.heard([p.mel for p in spoken], [p.text for p in spoken], profile, device)
     return sums | {
         "texts": len(spoken),
         "failed_share": sum(piece.failures.total > 0 for piece in spoken) / len(spoken),
         "skips": counted.skips,
         "repeats": counted.repeats,
         "runaways": counted.runaways,
-        **_heard(profile, spoken, device),
+        **heard,
     }
-
-
-def _heard(profile: Profile, spoken: Sequence[Piece], device: torch.device) -> dict[str, float]:
-    if not all(hub.weights_path(name, profile).exists() for name in ("recognizer", "vocoder")):
-        return {}
-    ears, vocoder = hub.load_recognizer(profile, device), hub.load_vocoder(profile, device)
-    waves = [vocoder.decode(piece.mel.T[None].to(device))[0].cpu().numpy() for piece in spoken]
-    truth = [recognizer.normalise(piece.text, profile.recognizer.alphabet) for piece in spoken]
-    heard = ears.transcribe(waves)
-    return {"wer_dev": jiwer.wer(truth, heard), "cer_dev": jiwer.cer(truth, heard)}
 
 
 def _parts(
