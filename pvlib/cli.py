@@ -350,7 +350,13 @@ def _check_output(path: Path, reference: Path) -> None:
         action="store_true",
         help="refresh the committed rows, figures, notebooks and README results",
     ),
-    examples="pvlib reproduce\npvlib reproduce --samples 200 --jobs 2 --record\npvlib reproduce --only 06",
+    argument(
+        "--keep",
+        action="store_true",
+        help="take up the recorded rows of systems whose sources, weights, packages and sounds are unchanged since, on "
+        "the same kind of machine, instead of making them again",
+    ),
+    examples="pvlib reproduce\npvlib reproduce --samples 200 --jobs 2 --record --keep\npvlib reproduce --only 06",
 )
 def reproduce(arguments: argparse.Namespace) -> None:
     """Run the study and write an HTML report. Executes the notebooks, which synthesise, measure, tabulate and draw. An
@@ -366,6 +372,10 @@ def reproduce(arguments: argparse.Namespace) -> None:
     from pvlib.training import speed
 
     jobs = arguments.jobs or launch.usual_jobs()
+    if arguments.keep:
+        from pvlib.study import recorded
+
+        print(f"{recorded.take_up(profile):,} recorded rows taken up")
     given = (profile.name, arguments.samples, arguments.record, arguments.only, jobs)
     print(study.reproduce(*given, learning=speed.measured))
 

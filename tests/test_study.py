@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import threading
 import weakref
 from collections import Counter
@@ -20,6 +21,7 @@ from pvlib.metrics.judges import Verdict
 from pvlib.study import evaluate as study
 from pvlib.study import manifest as manifests
 from pvlib.study import measure, provenance, reported, reproduce, rtf, seeds, tables, verify, world_figures
+from pvlib.study import recorded as recorded_rows
 from pvlib.study import rows as row_files
 from pvlib.study import statistics as stats
 from pvlib.study.examples import mel_distance
@@ -696,6 +698,80 @@ def test_verify_is_more_lenient_on_another_processor(place):
     assert check(Hum(fails={"s1-1", "s1-2"})).ok
     assert not check(Hum(fails={"s1-1", "s1-2", "s1-3"})).ok
     assert not check(Hum(), Ears(shift=0.06)).ok
+
+
+def test_recorded_rows_are_taken_up_unless_something_changed(place, monkeypatch):
+    recorded(fails={"s0-0"})
+    before = {path: path.read_bytes() for path in (paths.RESULTS / "mini").iterdir()}
+    version = 1
+    monkeypatch.setattr(systems, "create", lambda name, *_: Hum(name, version=version))
+    monkeypatch.setattr(systems, "is_known", lambda name: True)
+    monkeypatch.setattr(systems, "lacking", lambda *_: [])
+    left_out: list[str] = []
+
+    def take_up(judges=None):
+        return recorded_rows.take_up(PROFILE, judges=judges or Ears(), say=left_out.append)
+
+    assert take_up() == 0 and not left_out  # they are all there
+    shutil.rmtree(paths.WORKING_ROWS)
+    assert take_up(Ears(version=2)) == 0 and "the judges are others" in left_out.pop()
+    version = 2
+    assert take_up() == 0 and left_out.pop().endswith("other version")
+    version = 1
+    card = paths.RESULTS / "mini/provenance.json"
+    card.write_text(json.dumps(json.loads(before[card]) | {"machine": {"cpu": "another"}}), encoding="utf-8")
+    assert take_up() == 0 and "another kind of machine (another)" in left_out.pop()
+    card.write_bytes(before[card])
+    sound = paths.DATA / "audio/s1-1-clip.flac"
+    told = sound.read_bytes()
+    audio.write(sound, tone(333))
+    assert take_up() == 0 and "texts or sounds are others" in left_out.pop()
+    sound.write_bytes(told)
+    assert take_up() == 20 and not left_out
+    silent = Hum(fails={"s0-0"})
+    run(silent)
+    assert not silent.made
+    provenance.record(PROFILE, [Hum()], judges=Ears())
+    hum, now = paths.RESULTS / "mini/hum.csv", row_files.provenance("mini")
+    assert hum.read_bytes() == before[hum]
+    then = json.loads(before[card])
+    kept = now["systems"]["hum"]
+    assert kept["kept_from"] == {key: then[key] for key in ("date", "commit", "machine")}
+    assert kept["wall_seconds"] == pytest.approx(then["systems"]["hum"]["wall_seconds"], abs=0.1)
+    shutil.rmtree(paths.WORKING_ROWS)
+    first, *others = before[hum].splitlines(keepends=True)
+    hum.write_bytes(first + b"".join(others[::-1]))  # the same rows, for other utterances
+    with pytest.raises(RowsError, match="hum.csv is not what was recorded; restore it"):
+        take_up()
+    hum.write_bytes(before[hum])
+    del then["requests"]
+    card.write_text(json.dumps(then), encoding="utf-8")
+    assert take_up() == 0 and "does not tell its requests" in left_out.pop()
+    card.write_bytes(before[card])
+
+    def absent(name, *_):
+        raise ExternalError("xtts is not installed")
+
+    monkeypatch.setattr(systems, "create", absent)
+    assert take_up() == 0 and "xtts is not installed" in left_out.pop()
+
+
+def test_the_cost_of_rows_of_several_places_survives(place, monkeypatch):
+    recorded()
+    other = manifests.read("tiny-test").reseeded(1)
+    study.evaluate(PROFILE, [Hum()], 20, manifest=other, judges=Ears(), progress=False)
+    options = {"manifest": other, "judges": Ears(), "part": row_files.seed_part(1)}
+    provenance.record(PROFILE, [Hum()], 20, **options)
+    told = [row_files.provenance(p)["systems"]["hum"]["wall_seconds"] for p in ("mini", "mini/seed-1")]
+    shutil.rmtree(paths.WORKING_ROWS)
+    monkeypatch.setattr(systems, "create", lambda name, *_: Hum(name))
+    monkeypatch.setattr(systems, "is_known", lambda name: True)
+    monkeypatch.setattr(systems, "lacking", lambda *_: [])
+    assert recorded_rows.take_up(PROFILE, judges=Ears()) == 40
+    provenance.record(PROFILE, [Hum()], judges=Ears())
+    provenance.record(PROFILE, [Hum()], 20, **options)
+    again = [row_files.provenance(p)["systems"]["hum"]["wall_seconds"] for p in ("mini", "mini/seed-1")]
+    assert again == pytest.approx(told, abs=0.1)
 
 
 def test_verify_without_a_record_says_so(place):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -14,7 +15,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from pvlib import paths, systems
+from pvlib import hub, paths, systems
 from pvlib.config import Profile, get_profile
 from pvlib.metrics.judges import Panel
 from pvlib.study import manifest as manifests
@@ -22,6 +23,7 @@ from pvlib.study import rows as row_files
 from pvlib.study.evaluate import finished_externals, row_key, shared_judges, working
 from pvlib.study.manifest import Manifest
 from pvlib.systems.base import System
+from pvlib.systems.fingerprint import digest, module_path, source_hash
 
 
 class RecordError(RuntimeError):
@@ -29,7 +31,8 @@ class RecordError(RuntimeError):
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were computed on: cpu, cores, memory, gpu, operating system, Python."""
+    """What the numbers were computed on: cpu, cores, memory, gpu, operating system, Python, and in which precision."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return {
         "cpu": _cpu_name(),
         "cores": cores(),
@@ -37,12 +40,22 @@ def machine() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "precision": str(hub.precision(device)).removeprefix("torch."),
     }
 
 
 def same_machine(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two machines compute with the same kind of processor, so that rows should agree closely."""
-    return all(one.get(key) == other.get(key) for key in ("cpu", "gpu", "system"))
+    """Whether two machines compute with the same kind of processor, so that rows should agree closely.
+
+    A record that does not say in which precision it was computed leaves that open.
+    """
+    alike = all(one.get(key) == other.get(key) for key in ("cpu", "gpu", "system"))
+    return alike and len({m["precision"] for m in (one, other) if "precision" in m}) < 2
+
+
+def row_sources() -> dict[str, str]:
+    """What makes rows of systems and judges: sources that are in no fingerprint of theirs."""
+    return {name: source_hash(module_path(name)) for name in ("pvlib.study.evaluate", "pvlib.study.rows")}
 
 
 def commit() -> str:
@@ -71,8 +84,9 @@ def record(
     utterances of the study (default: the profile's full number). Rows of the profile's own manifest take along the RTF
     benchmark, the models' figures and the demo's rows where they were made; those of another one, and of a part of
     the study (its name), lie in folders of their own (`rows.part_of`). Wall seconds are those of the recorded rows,
-    null where they are not known of these alone. Nothing is computed and, unless all rows are there, nothing is
-    written. Raises RecordError, RowsError.
+    null where they are not known of these alone. Rows that were recorded before, to the last digit of their times,
+    say in `kept_from` when and where. Nothing is computed and, unless all rows are there, nothing is written.
+    Raises RecordError, RowsError.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
     manifest = manifest or manifests.read(profile.manifest)
@@ -85,6 +99,7 @@ def record(
     other = bool(profile.ultra_short) and manifest.name == profile.ultra_short
     place = row_files.part_of(profile.name, manifest.name) if other else f"{profile.name}/{part}".rstrip("/")
     folder = paths.RESULTS / place
+    before = row_files.provenance(place) if row_files.is_recorded(place) else {"systems": {}}
     files: dict[Path, str] = {}
     cards: dict[str, Any] = {}
     spent: list[float | None] = []
@@ -98,13 +113,18 @@ def record(
             )
         table = store.get(keys)
         spent.append(store.wall_seconds(keys))
-        files[row_files.committed_path(place, system.name)] = row_files.to_csv(table)
+        text = files[row_files.committed_path(place, system.name)] = row_files.to_csv(table)
         cards[system.name] = {
             "rows": len(table),
             "failures": int((table["error"] != "").sum()),
             "wall_seconds": _rounded(spent[-1]),
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
             **system.fingerprint(),
         }
+        old = before["systems"].get(system.name, {})
+        if old.get("sha256") == cards[system.name]["sha256"]:
+            origin = {key: before[key] for key in ("date", "commit", "machine")}
+            cards[system.name]["kept_from"] = old.get("kept_from", origin)
     if place == profile.name:
         files |= _extras(profile, device, judges, list(cards))
     content = {
@@ -112,6 +132,8 @@ def record(
         "samples": samples,
         "sample_seed": profile.seed,
         "manifest": {"name": manifest.name, "sha256": manifests.sha256(manifest.name)},
+        "requests": digest(keys),
+        "row_sources": row_sources(),
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(),
         "machine": machine(),
