@@ -237,14 +237,17 @@ def performed(todo: list[Task], workers: int) -> Iterator[list[tuple[dict, np.nd
     """The sound of each task, in order, each made in a fresh process.
 
     espeak-ng remembers what it said before in ways that no call of it clears, so only a process that has said nothing
-    makes the same sound every time. Raises CorpusError where processes cannot be forked (Windows without WSL).
+    makes the same sound every time. They are forked from a server that computes nothing: what is forked from a process
+    whose threads are at work can wait for ever for a lock that one of them held. As with all of `multiprocessing`, a
+    script that calls this keeps its own work behind `if __name__ == "__main__"`.
+    Raises CorpusError where there is no such server (Windows without WSL), EngineError without espeak-ng.
     """
-    if "fork" not in multiprocessing.get_all_start_methods():
+    if "forkserver" not in multiprocessing.get_all_start_methods():
         raise CorpusError("building the world needs a system that can fork: Linux, macOS or WSL")
-    import pyworld  # noqa: F401  loaded here, once, and not in every child
-
-    engine.library()
-    with multiprocessing.get_context("fork").Pool(workers, maxtasksperchild=1) as pool:
+    engine.library()  # that it is missing is told here and not by every child
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", "pyworld", "espeakng_loader", __name__])
+    with context.Pool(workers, maxtasksperchild=1) as pool:
         yield from pool.imap(perform, todo, chunksize=1)
 
 
