@@ -220,10 +220,12 @@ class Synthesizer:
 
 @dataclass(frozen=True)
 class WaveRNN:
-    """WaveRNN (torchaudio's class) over 16-bit samples in two 8-bit parts."""
+    """WaveRNN (torchaudio's class) over what linear prediction leaves of each sample: 16 bits in two 8-bit parts."""
 
     n_rnn: int = 192
     n_fc: int = 192
+    order: int = 24  # of the linear prediction, about one for each kHz
+    heard: int = 16  # of the last samples, how many tell what was new in them
     upsample_scales: tuple[int, ...] = (4, 8, 8)  # their product is the hop
     res_blocks: int = 4
     res_hidden: int = 64
@@ -237,15 +239,15 @@ class Folding:
 
     Neighbours share `overlap_hops`; during the first `warm_up_hops` of them the later fold is not heard yet, since
     its memory starts empty. hops_at_once: the low-memory mode, conditioning computed so many hops at a time (0: all
-    at once); the samples are the same.
+    at once).
     """
 
     enabled: bool = True
-    fold_hops: int = 20  # 0.21 s between the overlaps
-    overlap_hops: int = 4
-    warm_up_hops: int = 2
+    fold_hops: int = 8  # 0.09 s between the overlaps
+    overlap_hops: int = 2
+    warm_up_hops: int = 1
     hops_at_once: int = 0
-    temperature: float = 1.0  # of the sampling; 0 takes the likeliest part each time
+    temperature: float = 0.8  # of the sampling, chosen on dev speakers; 0 takes the likeliest part each time
 
 
 @dataclass(frozen=True)

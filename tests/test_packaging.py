@@ -278,6 +278,8 @@ def test_the_citation_names_the_work():
     for work in (
         "personavoice/personavoice",
         "1806.04558",
+        "1802.08435",
+        "1810.11846",
         "2410.06885",
         "2306.00814",
         "2005.07143",

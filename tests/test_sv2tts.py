@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.linalg
+import scipy.signal
 import torch
+import torchaudio
 from babble import babble
 from torchaudio.models import Tacotron2
 
@@ -27,7 +31,16 @@ from pvlib.metrics.eer import equal_error_rate
 from pvlib.study import cards, look, sweeps, tables
 from pvlib.study import evaluate as study
 from pvlib.systems.base import Request, System
-from pvlib.systems.sv2tts import encoder, pipeline, sparse, synthesizer, vocoders, wavernn, weights
+from pvlib.systems.sv2tts import (
+    encoder,
+    pipeline,
+    prediction,
+    sparse,
+    synthesizer,
+    vocoders,
+    wavernn,
+    weights,
+)
 from pvlib.systems.sv2tts.attention import Failures, failures, guided_loss
 from pvlib.systems.sv2tts.system import SV2TTSGriffinLim, SV2TTSSystem, SV2TTSWaveRNN
 from pvlib.text import TextError, TextWarning
@@ -291,7 +304,8 @@ def test_a_long_text_is_split_and_it_says_so():
     ):
         pieces = model.speak(text, unit(256), seed=1)
     assert torch.equal(torch.rand(3), expected)  # the caller's random state is left alone
-    assert " ".join(piece.text for piece in pieces) == text.lower()
+    said = [piece.text for piece in pieces]
+    assert said == ["the quiet river keeps its secrets.", "and the old lamp keeps the door."]
     for piece in pieces:
         assert piece.alignment.shape == (len(piece.mel) / 4, len(piece.text))
         torch.testing.assert_close(piece.alignment.sum(1), torch.ones(len(piece.alignment)))
@@ -300,6 +314,22 @@ def test_a_long_text_is_split_and_it_says_so():
     assert torch.equal(first, again) and not torch.equal(first, other)
     with pytest.raises(TextError):
         model.speak("...", unit(256))
+
+
+@pytest.mark.parametrize(
+    ("piece", "expected"),
+    [
+        ("the old lamp.", "the old lamp."),
+        ("why?", "why?"),
+        ("no!", "no!"),
+        ("down by the river,", "down by the river."),
+        ("down by the river -", "down by the river."),
+        ("down by the", "down by the."),
+        ("the dogs'", "the dogs'."),
+    ],
+)
+def test_every_piece_ends_a_sentence(piece, expected):
+    assert synthesizer.ended(piece) == expected
 
 
 # Attention: what guides it, and how it fails
@@ -368,12 +398,80 @@ def test_failures_add_up_and_refuse_what_is_no_alignment():
 
 def test_all_16_bit_values_survive_the_two_parts():
     codes = np.arange(65_536)
-    wave = torch.from_numpy(((codes - 32_768) / 32_768).astype(np.float32))
-    parts = wavernn.to_parts(wave)
-    coarse, fine = np.divmod(codes, 256)
-    assert np.array_equal(parts.numpy(), np.stack([coarse, fine], 1))
-    assert torch.equal(wavernn.to_wave(parts), wave)
+    parts = torch.from_numpy(np.stack(np.divmod(codes, 256), 1))
+    wave = wavernn.to_wave(parts)
+    assert torch.equal(wavernn.to_parts(wave), parts)
+    places = torch.from_numpy(codes / 65_536 * 255)  # the library's law, at its 8 bits and between them
+    torch.testing.assert_close(wave, torchaudio.functional.mu_law_decoding(places, 256).float())
+    assert (
+        wave.diff().min() * 40 < 1 / 32_768 < wave.diff().max()
+    )  # finer than linear 16 bits where it is quiet
     assert wavernn.to_parts(torch.tensor([-3.0, 0.0, 3.0])).tolist() == [[0, 0], [128, 0], [255, 255]]
+
+
+def test_the_coarse_part_alone_is_speech_with_little_noise():
+    wave = torch.from_numpy(babble(2.0)) / 4
+    parts = wavernn.to_parts(wave)
+    parts[..., 1] = 128
+    linear = (torch.floor(wave * 128) + 0.5) / 128  # eight bits evenly spaced
+
+    def above_noise(made: torch.Tensor) -> float:
+        return float(10 * torch.log10(wave.square().mean() / (made - wave).square().mean()))
+
+    assert above_noise(wavernn.to_wave(parts)) > 35 > above_noise(linear) + 10  # dB
+
+
+def test_raised_tones_come_down_again():
+    wave = torch.from_numpy(babble())[None]
+    high = prediction.raised(wave)
+    torch.testing.assert_close(prediction.lowered(high), wave, atol=1e-4, rtol=0)
+    torch.testing.assert_close(high[:, 1:], wave[:, 1:] - 0.85 * wave[:, :-1])
+
+
+def test_the_filters_of_a_mel_foretell_its_sound():
+    """Sound of a known resonance: the filter has it, and little is left that it does not foretell."""
+    rng = np.random.default_rng(0)
+    radius, angle = 0.97, 2 * np.pi * 3000 / 24_000
+    poles = [1, -2 * radius * np.cos(angle), radius**2]
+    wave = torch.from_numpy(0.01 * scipy.signal.lfilter([1], poles, rng.standard_normal(24_000))).float()
+    mel, high = audio.mel(wave), prediction.raised(wave)[None, : 90 * 256]
+    weights = prediction.filters(prediction.at_stretches(mel, 0, 90 * 4), 24)
+    foretold = prediction.predicted(torch.nn.functional.pad(high, (24, 0)), weights)
+    best = scipy.linalg.solve_toeplitz(  # what 24 weights can do that know the sound itself
+        (lags := np.correlate(high[0].numpy(), high[0].numpy(), "full")[high.shape[1] - 1 :])[:24], lags[1:25]
+    )
+    left = scipy.signal.lfilter([1, *-best], [1], high[0].numpy())
+    ours, theirs = (high - foretold).square().mean(), np.mean(left**2)
+    assert float(ours) < 1.25 * theirs < 0.2 * float(high.square().mean())
+    response = 1 / (1 - torch.fft.rfft(torch.nn.functional.pad(weights[0, 180], (1, 24_000 - 25))))
+    assert abs(int(response.abs().argmax()) - 3000) < 150  # bins are of one hertz
+
+
+def test_mels_between_frames_lie_on_straight_lines():
+    mel = torch.stack([torch.arange(5.0), torch.arange(5.0) ** 2])[None]
+    found = prediction.at_stretches(mel, 0, 20)
+    places = (np.arange(20) + 0.5) / 4
+    for row, values in zip(found[0].numpy(), mel[0].numpy(), strict=True):
+        np.testing.assert_allclose(row, np.interp(places, np.arange(5), values), atol=1e-6)
+    assert torch.equal(prediction.at_stretches(mel, 3, 4), found[:, :, 3:7])
+
+
+def test_what_is_foretold_and_what_is_new_make_the_sample():
+    model, mel = tiny("sv2tts-vocoder"), scaled_mel(3 + 5, rows=2)
+    wave = torch.randn(2, model.before + 768, generator=torch.Generator().manual_seed(0)) / 50
+    news, foretold = model.news(mel, wave)
+    torch.testing.assert_close(news + foretold, wave[:, model.config.order :])
+    weights = model.filters(mel, 0, 12)
+    for t in (0, 63, 64, 700):  # by hand
+        past = wave[0, model.before + t - model.config.order : model.before + t].flip(0)
+        assert float(foretold[0, 64 + t]) == pytest.approx(float(past @ weights[0, t // 64]), abs=1e-6)
+    told = model.told_of(news, foretold, wave)
+    heard = model.config.heard
+    assert told.shape == (2, 768, heard + 2)
+    expected = torch.cat(
+        [news[0, 64 + 9 - heard : 64 + 9], foretold[0, 73:74], wave[0, model.before + 8][None]]
+    )
+    torch.testing.assert_close(told[0, 9], wavernn.companded(expected))
 
 
 @pytest.mark.parametrize(
@@ -406,41 +504,57 @@ def scaled_mel(frames: int, rows: int = 1) -> torch.Tensor:
 def test_what_wavernn_draws_is_what_its_training_foresees():
     """Step by step with memory equals all at once: the likeliest parts are those of the teacher-forced logits."""
     model, mel = tiny("sv2tts-vocoder"), scaled_mel(2 + 5, rows=2)
+    with torch.no_grad():  # nothing so loud that it is clipped
+        model.fc3.bias.copy_(torch.where((torch.arange(256) - 128).abs() < 30, 0.0, -50.0))
     made = model.generate(mel, torch.Generator(), temperature=0)
-    before = wavernn.to_parts(torch.zeros(2, 1))
+    assert made.shape == (2, 512) and 0 < made.abs().max() < 1
+    wave = torch.nn.functional.pad(made, (model.before, 0))
+    news, foretold = model.news(mel, wave)
+    assert not news[:, :64].any()  # nothing was drawn before the first sample
+    parts = wavernn.to_parts(news[:, 64:])
     with torch.no_grad():
-        coarse, fine = model(mel, torch.cat([before, made], 1))
-    assert made.shape == (2, 512, 2) and coarse.shape == (2, 512, 256)
-    assert (coarse.argmax(-1) == made[..., 0]).float().mean() > 0.99  # but for ties in rounding
-    assert (fine.argmax(-1) == made[..., 1]).float().mean() > 0.99
+        coarse, fine = model(mel, model.told_of(news, foretold, wave), parts[..., 0])
+    assert coarse.shape == (2, 512, 256)
+    assert (coarse.argmax(-1) == parts[..., 0]).float().mean() > 0.99  # but for ties in rounding
+    assert ((fine.argmax(-1) - parts[..., 1]).abs() <= 2).float().mean() > 0.97  # the sum of two is rounded
 
 
 def test_draws_follow_the_dual_softmax():
     """The coarse part of the first sample, drawn in 4,000 rows, is spread as the softmax says."""
-    model = tiny("sv2tts-vocoder")
+    model, mel = tiny("sv2tts-vocoder"), scaled_mel(1 + 5)
     with torch.no_grad():
-        model.fc3.bias.copy_(torch.where(torch.arange(256) < 4, 0.0, -50.0))
-    noise = wavernn.gumbel(1, 2, 4000, 256, generator=torch.Generator().manual_seed(2))
-    known, others = model.conditioning(scaled_mel(1 + 5))
+        model.fc3.bias.copy_(torch.where((torch.arange(256) - 128).abs() < 3, 0.0, -50.0))
+    known, others = model.conditioning(mel)
     conditions = [x[:, :1].transpose(0, 1).expand(1, 4000, -1) for x in (known, *others)]
-    out, zeros = torch.empty(4000, 1, 2, dtype=torch.long), torch.zeros(4000, 16)
-    start = wavernn.to_parts(torch.zeros(1))
+    noise = wavernn.gumbel(1, 2, 4000, 256, generator=torch.Generator().manual_seed(2))
+    out, weights = torch.empty(4000, 1), model.filters(mel, 0, 1)[:, 0].expand(4000, -1)
     with torch.no_grad():
-        model._hop(out, conditions, noise, (zeros, zeros, start.expand(4000, 2)))
-        parts = start.expand(1, 257, 2)
-        coarse, _ = model(scaled_mel(1 + 5), parts)
-    shares = torch.bincount(out[:, 0, 0], minlength=256) / 4000
+        model._stretch(out, conditions, weights, noise, model.start(mel.expand(4000, -1, -1)))
+        silent = torch.zeros(1, model.before + 256)
+        told = model.told_of(*model.news(mel, silent), silent)
+        coarse, _ = model(mel, told, torch.zeros(1, 256, dtype=torch.long))
+    drawn = wavernn.to_parts(out[:, 0])[:, 0]
+    shares = torch.bincount(drawn, minlength=256) / 4000
     torch.testing.assert_close(shares, coarse[0, 0].softmax(-1), atol=0.03, rtol=0)
 
 
-def test_the_low_memory_mode_makes_the_same_samples(monkeypatch):
+def test_the_low_memory_mode_knows_the_same_of_the_mel(monkeypatch):
     model, mel = tiny("sv2tts-vocoder"), scaled_mel(5 + 5)
-    whole = model.generate(mel, torch.Generator().manual_seed(1))
-    seen, stretch = [], model.upsample.forward
+    seen, stretch, given = [], model.upsample.forward, []
     monkeypatch.setattr(model.upsample, "forward", lambda x: seen.append(x.shape[2]) or stretch(x))
-    sparing = model.generate(mel, torch.Generator().manual_seed(1), hops_at_once=2)
-    assert (whole == sparing).float().mean() > 0.99  # the convolutions may round differently
-    assert seen == [2 + 5, 2 + 5, 1 + 5]
+
+    def note(out, conditions, weights, noise, state):
+        given[-1].append(torch.cat([*(x[:, 0].flatten() for x in conditions), weights[0], noise.flatten()]))
+        out.zero_()
+        return state
+
+    monkeypatch.setattr(model, "_stretch", note)
+    for size in (0, 2):
+        given.append([])
+        model.generate(mel, torch.Generator().manual_seed(1), hops_at_once=size)
+    assert seen == [5 + 5, 2 + 5, 2 + 5, 1 + 5]  # frames that are stretched at a time
+    for whole, sparing in zip(*given, strict=True):
+        torch.testing.assert_close(whole, sparing, atol=1e-4, rtol=1e-4)
 
 
 def test_conditioning_is_centred_and_local():
@@ -464,6 +578,8 @@ def test_folding_speaks_a_batch_of_folds_and_repeats():
     wave = stage.decode(mel, seed=4)
     assert wave.shape == (2, 11 * 256) and wave.abs().max() <= 1
     assert torch.equal(wave, stage.decode(mel, seed=4)) and not torch.equal(wave, stage.decode(mel, seed=5))
+    with pytest.raises(ValueError, match="order of 64"):
+        wavernn.build(replace(TINY.sv2tts_vocoder, order=64))
     short = synthesizer.unscaled(scaled_mel(4))
     plain = vocoders.FoldedWaveRNN(stage.network, Folding(enabled=False))
     assert torch.equal(vocoders.FoldedWaveRNN(stage.network).decode(short, 1), plain.decode(short, 1))
@@ -491,17 +607,17 @@ def test_pruned_weights_stay_zero_while_the_rest_learns():
     sparse.attach(model)
     sparse.thin(model, 0.75, (16, 1))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    mel, parts = scaled_mel(1 + 5), torch.randint(0, 256, (1, 257, 2))
+    given = scaled_mel(1 + 5), torch.randn(1, 256, model.told), torch.randint(0, 256, (1, 256))
     for _ in range(2):
         optimizer.zero_grad()
-        sum(logits.square().mean() for logits in model(mel, parts)).backward()
+        sum(logits.square().mean() for logits in model(*given)).backward()
         optimizer.step()
     state = sparse.settle(model.state_dict())
     assert sparse.share_of_zeros(state) == pytest.approx(0.75, abs=0.01)
     ordinary = wavernn.build(TINY.sv2tts_vocoder)
     ordinary.load_state_dict(state)
     with torch.no_grad():
-        for ours, theirs in zip(ordinary(mel, parts), model(mel, parts), strict=True):
+        for ours, theirs in zip(ordinary(*given), model(*given), strict=True):
             torch.testing.assert_close(ours, theirs)
 
 
@@ -666,6 +782,47 @@ def test_whole_decoder_steps_are_forgotten_and_the_loss_is_still_of_the_truth():
     assert torch.equal(sv2tts_synthesizer.forget(mel, 4, 0.0, torch.Generator()), mel)
 
 
+def test_threads_find_the_mean_of_their_gradients(toy_corpus, monkeypatch):
+    from pvlib.training import sv2tts_vocoder as trainer
+
+    torch.set_num_threads(1)  # and in full precision, so that sums do not depend on who makes them
+    monkeypatch.setattr(trainer, "autocast", lambda *_: contextlib.nullcontext())
+    model = wavernn.build(TINY.sv2tts_vocoder)
+    sparse.attach(model)
+    sparse.thin(model, 0.5, (16, 1))
+    crops = trainer.Crops("train", model.before)
+    mel, wave = crops.batch(3, np.random.default_rng(0))
+    news, foretold = model.news(mel, wave)
+    batch = mel, model.told_of(news, foretold, wave), wavernn.to_parts(news[:, 64:])
+
+    def found(threads: int, rows: slice) -> list[torch.Tensor]:
+        losses = trainer.Shared(TINY, model, threads).backward(*(x[rows] for x in batch))
+        return [*losses, *(parameter.grad for parameter in model.parameters())]
+
+    alone = zip(found(1, slice(0, 2)), found(1, slice(2, 3)), strict=True)
+    expected = [2 / 3 * one + 1 / 3 * other for one, other in alone]
+    for ours, theirs in zip(found(2, slice(0, 3)), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_past_is_told_louder_and_noisier_but_not_what_is_to_be_drawn():
+    from pvlib.training import sv2tts_vocoder as trainer
+
+    generator = torch.Generator().manual_seed(0)
+    news, foretold, wave = (torch.randn(400, n, generator=generator) for n in (1088, 1088, 1112))
+    other, louder, loud = trainer.misheard(news, foretold, wave, seed=3)
+    gain = loud / wave
+    torch.testing.assert_close(louder / foretold, gain[:, :1].expand_as(foretold), atol=1e-3, rtol=1e-3)
+    assert float(gain[:, 0].log().std()) == pytest.approx(trainer.LOUDER, rel=0.15)
+    noise = (other / gain[:, :1] - news).std(1)
+    assert float(noise.max()) <= 1.1 * trainer.NOISIER and float(noise.mean()) == pytest.approx(
+        trainer.NOISIER / 2, rel=0.15
+    )
+    assert all(
+        torch.equal(a, b) for a, b in zip(trainer.misheard(news, foretold, wave, 3), (other, louder, loud))
+    )
+
+
 def test_training_refuses_what_it_cannot_use(toy_corpus, monkeypatch):
     from pvlib.training import sv2tts_encoder, sv2tts_synthesizer, sv2tts_vocoder
     from pvlib.training.common import TrainingError
@@ -675,7 +832,7 @@ def test_training_refuses_what_it_cannot_use(toy_corpus, monkeypatch):
         sv2tts_encoder.utterances_by_speaker(open_split("train"), limit=5)
     monkeypatch.setattr(sv2tts_vocoder, "CROP_HOPS", 500)
     with pytest.raises(TrainingError, match="no utterance of train has 505 mel frames"):
-        sv2tts_vocoder.Crops("train")
+        sv2tts_vocoder.Crops("train", 16)
     monkeypatch.setattr(sv2tts_synthesizer, "voices", lambda *_: np.zeros((8, 2, 256), np.float32))
     short = replace(TINY.sv2tts_synthesizer, max_chars=6)
     with pytest.raises(TrainingError, match="at most 6 characters"):
@@ -688,8 +845,9 @@ def test_crops_put_the_sound_under_its_mel(toy_corpus):
     from pvlib.training.features import mel_cache
     from pvlib.world.corpus import open_split
 
-    mel, parts = sv2tts_vocoder.crop(open_split("train"), mel_cache("train"), 2, np.random.default_rng(0))
-    wave = wavernn.to_wave(parts)[1:]
+    mel, high = sv2tts_vocoder.crop(open_split("train"), mel_cache("train"), 2, 88, np.random.default_rng(0))
+    assert high.shape == (88 + 4 * 256,)
+    wave = prediction.lowered(high)[88:]
     middle = synthesizer.scaled(audio.mel(wave)[0])[
         :, 2
     ]  # the one frame that lies whole within 1,024 samples

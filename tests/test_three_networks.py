@@ -206,6 +206,22 @@ def test_folding_is_timed_on_the_same_mel(whole):
 # What is counted
 
 
+def test_what_is_left_for_wavernn_is_drawn_below_the_sound(tmp_path):
+    wave = np.concatenate([np.zeros(6000, np.float32), babble(0.5), np.zeros(6000, np.float32)])
+    figure = three_networks.news_figure(TINY, wave)
+    above, below = figure.axes
+    (truth, foretold), (left,) = above.lines, below.lines
+    np.testing.assert_allclose(truth.get_ydata() - foretold.get_ydata(), left.get_ydata(), atol=1e-6)
+    quieter = 10 * np.log10(np.mean(truth.get_ydata() ** 2) / np.mean(left.get_ydata() ** 2))
+    assert f"{quieter:.0f} dB quieter" in below.get_title() and quieter > 6
+    assert np.abs(truth.get_ydata()).max() > 0.05  # of the speech, not of the silence around it
+    assert drawn(figure, tmp_path) > 5000
+    with pytest.raises(ValueError, match="700 samples is too short for a picture of 40 ms"):
+        three_networks.news_figure(TINY, wave[:700])
+    with pytest.raises(ValueError, match="silent"):
+        three_networks.news_figure(TINY, np.zeros(4000, np.float32))
+
+
 def test_failures_are_counted_by_length_and_refusals_apart(request_of):
     requests = [request_of("u1", "long"), request_of("u2", "short"), request_of("u3", "short")]
     wave = babble(1.0)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pvlib import audio, hub
-from pvlib.audio import SAMPLE_RATE
+from pvlib.audio import HOP_LENGTH, N_FFT, SAMPLE_RATE
 from pvlib.config import Folding, Profile, get_profile
 from pvlib.metrics import dnsmos
 from pvlib.metrics.prosody import pitch_deviation
@@ -30,7 +30,7 @@ from pvlib.study.manifest import BUCKETS
 from pvlib.study.pictures import spectrogram
 from pvlib.study.statistics import paired_bootstrap
 from pvlib.systems.base import Request, Result
-from pvlib.systems.sv2tts import encoder, synthesizer, vocoders, wavernn, weights
+from pvlib.systems.sv2tts import encoder, prediction, synthesizer, vocoders, wavernn, weights
 from pvlib.systems.sv2tts.attention import Failures
 from pvlib.systems.sv2tts.encoder import Encoder
 from pvlib.systems.sv2tts.pipeline import SV2TTS
@@ -265,6 +265,40 @@ def _timed(stage: SoundStage, mel: Tensor, seed: int) -> tuple[np.ndarray, float
     start = time.perf_counter()
     made = stage.decode(mel, seed)[0].float().cpu().numpy()
     return made, time.perf_counter() - start
+
+
+@styled
+def news_figure(profile: Profile, wave: np.ndarray, milliseconds: float = 40.0) -> Figure:
+    """The loudest stretch of a sound, what its mel and its last samples foretell of it, and what WaveRNN has to draw.
+
+    wave: (s,) at 24 kHz. Raises ValueError where it is silent or has no whole hops of the stretch's length.
+    """
+    length, order = int(milliseconds / 1000 * SAMPLE_RATE), profile.sv2tts_vocoder.order
+    hops = len(wave) // HOP_LENGTH
+    if hops * HOP_LENGTH < max(length, N_FFT):
+        raise ValueError(f"a sound of {len(wave)} samples is too short for a picture of {milliseconds:g} ms")
+    wave = torch.from_numpy(wave[: hops * HOP_LENGTH].astype(np.float32))
+    high = prediction.raised(wave)[None]
+    between = prediction.at_stretches(audio.mel(wave), 0, len(wave) // prediction.STRETCH)
+    padded = torch.nn.functional.pad(high, (order, 0))
+    foretold = prediction.predicted(padded, prediction.filters(between, order))[0].numpy()
+    sound = high[0].numpy()
+    start = int(np.convolve(sound**2, np.ones(length), "valid").argmax())
+    span = slice(start, start + length)
+    left = (sound - foretold)[span]
+    if not left.any():
+        raise ValueError("the sound is silent")
+    quieter = 10 * np.log10(np.mean(sound[span] ** 2) / np.mean(left**2))
+    ms = 1000 * np.arange(length) / SAMPLE_RATE
+    figure = Figure(figsize=(8.4, 3.9), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, sharey=True)
+    above.plot(ms, sound[span], color="#333333", lw=1.0, label="true samples")
+    above.plot(ms, foretold[span], color=look("sv2tts").colour, lw=1.0, ls="--", label="foretold")
+    above.legend(loc="upper right")
+    below.plot(ms, left, color="#333333", lw=1.0)
+    below.set(xlabel="time (ms)", title=f"what is left for WaveRNN: {quieter:.0f} dB quieter")
+    above.set(title=f"one sound, its high tones raised; each sample foretold from the {order} before it")
+    return figure
 
 
 def swaps(found: Stages, request: Request) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:

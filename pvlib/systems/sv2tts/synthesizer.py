@@ -29,10 +29,9 @@ from pvlib.text import TextWarning, normalise
 SEEDS_PER_TEXT = 1000  # piece k of a text draws its dropout from seed * 1000 + k
 KERNEL = 5  # of the text encoder's convolutions
 TEXT_DROPOUT = 0.1  # between them; torchaudio's 0.5 is for 512 channels
-VOICE_GAIN = (
-    16.0  # an embedding of 256 channels has length 1: this brings a channel to about the size of the text's
-)
+VOICE_GAIN = 16.0  # an embedding has length 1: so loud its 256 channels are about as large as the text's
 PAD = 0  # token of padding; character k of the vocabulary is token k + 1
+SENTENCE_ENDS = (".", "?", "!")
 MEL_MEAN, MEL_SPREAD = -2.0, 2.0  # about those of log-mels of speech
 SILENCE = (log(MEL_FLOOR) - MEL_MEAN) / MEL_SPREAD  # a scaled mel at its floor
 
@@ -145,8 +144,8 @@ class Synthesizer(Tacotron2):
             mel.contiguous().transpose(1, 2),
             memory_lengths=token_lengths,
         )
-        after = before + self.postnet(before)
-        return before.transpose(1, 2), after.transpose(1, 2), stop, alignments  # (b, 100, n) -> (b, n, 100)
+        before = before.transpose(1, 2)  # (b, 100, n) -> (b, n, 100)
+        return before, self.polished(before), stop, alignments
 
     def told(self, memory: Tensor, past: Tensor, attention: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The decoder told both what it said and where it looks, so that all steps run at once.
@@ -200,12 +199,12 @@ class Synthesizer(Tacotron2):
             with warnings.catch_warnings():  # of the limit: it is counted below
                 warnings.simplefilter("ignore")
                 before, steps, stop, alignments = self.decoder.infer(memory, lengths)
-        after = before + self.postnet(before)
+        after = self.polished(before.transpose(1, 2))
         stopped = bool(torch.sigmoid(stop).max() > self.decoder.gate_threshold)
         t = int(steps[0])
         # torchaudio lays a batch's steps end to end: for one row (nt, t)
         alignment = alignments.T[:t].float().cpu()
-        mel = unscaled(after[0, :, : t * self.n_frames_per_step].T.float())
+        mel = unscaled(after[0, : t * self.n_frames_per_step].float())
         found = failures(alignment, stopped, self.n_frames_per_step, self.limits)
         return Piece(text, mel.cpu(), alignment, stopped, found)
 
@@ -213,7 +212,7 @@ class Synthesizer(Tacotron2):
         """A text of any length in the voice of an embedding (256,): its pieces in order.
 
         What is longer than the texts of the training is split at sentences, clauses or words, with a TextWarning
-        that says so. Raises TextError (see `text.normalise`).
+        that says so; what does not end a sentence is made to (`ended`). Raises TextError (see `text.normalise`).
         """
         if self.training:
             raise RuntimeError("the synthesizer is in training mode; call .eval() before .speak()")
@@ -226,7 +225,17 @@ class Synthesizer(Tacotron2):
                 TextWarning,
                 stacklevel=2,
             )
-        return [self.infer(piece, embedding, seed * SEEDS_PER_TEXT + k) for k, piece in enumerate(pieces)]
+        return [
+            self.infer(ended(piece), embedding, seed * SEEDS_PER_TEXT + k) for k, piece in enumerate(pieces)
+        ]
+
+
+def ended(piece: str) -> str:
+    """A piece of a text with a full stop behind it, unless it ends a sentence already.
+
+    Every text of the training ended one. Behind "... the river," the decoder does not know that it is to stop.
+    """
+    return piece if piece.endswith(SENTENCE_ENDS) else piece.rstrip(" ,-") + "."
 
 
 def _later(x: Tensor) -> Tensor:

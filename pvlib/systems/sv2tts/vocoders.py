@@ -14,8 +14,9 @@ from pvlib import hub, vocoder
 from pvlib.audio import HOP_LENGTH, N_MELS
 from pvlib.config import ConfigError, Folding, Profile
 from pvlib.systems.sv2tts import weights
+from pvlib.systems.sv2tts.prediction import lowered
 from pvlib.systems.sv2tts.synthesizer import scaled
-from pvlib.systems.sv2tts.wavernn import CONTEXT, WaveRNN, build, fold, folds, to_wave, unfold
+from pvlib.systems.sv2tts.wavernn import CONTEXT, WaveRNN, build, fold, folds, unfold
 
 KINDS = ("vocos", "wavernn", "griffin-lim")
 
@@ -72,7 +73,7 @@ class FoldedWaveRNN:
 
     @torch.inference_mode()
     def decode(self, mel: Tensor, seed: int = 0) -> Tensor:
-        """See `SoundStage`. The sound of one seed depends on the folding, not on `hops_at_once`."""
+        """See `SoundStage`. The sound of one seed depends on the folding."""
         if mel.ndim != 3 or mel.shape[1] != N_MELS or mel.shape[2] < 2:
             raise ValueError(
                 f"a mel of shape (batch, {N_MELS}, frames >= 2) is needed, not {tuple(mel.shape)}"
@@ -92,8 +93,7 @@ class FoldedWaveRNN:
             temperature=options.temperature,
             hops_at_once=options.hops_at_once,
         )
-        waves = to_wave(made).unflatten(0, (len(mel), -1))  # (b, k, samples of a fold)
+        waves = made.unflatten(0, (len(mel), -1))  # (b, k, samples of a fold)
         warm_up = min(options.warm_up_hops, overlap) * HOP_LENGTH
-        return torch.stack(
-            [unfold(folded, overlap * HOP_LENGTH, hops * HOP_LENGTH, warm_up) for folded in waves]
-        )
+        joined = [unfold(folded, overlap * HOP_LENGTH, hops * HOP_LENGTH, warm_up) for folded in waves]
+        return lowered(torch.stack(joined))
