@@ -35,6 +35,9 @@ DEV = {
     "dev_flow_loss": "flow loss",
     "dev_mel": "spectrogram loss",
     "failed_share": "share with failed attention",
+    "dev_coarse_nats": "coarse part (nat)",
+    "dev_fine_nats": "fine part (nat)",
+    "zeros": "share of weights pruned",
 }
 
 
