@@ -384,7 +384,8 @@ def learning(
         names = [name for name in shown if name not in ("step", "seconds", "minutes")]
         words = [DEV.get(name, name.replace("_", " ")) for name in names]
         quantities = dict.fromkeys(word.split(",")[0] for word in words)
-        lower.set_ylabel("on the dev split:\n" + ", ".join(quantities))
+        named = ", ".join(quantities) if len(quantities) < 3 else "see below"  # what fits beside a panel
+        lower.set_ylabel(f"on the dev split:\n{named}")
         for name, word, (colour, style) in zip(names, words, CURVES, strict=False):
             lower.plot(shown["minutes"], shown[name], style, color=colour, marker=".", label=word)
         lower.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.24))
