@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pvlib import systems
+from pvlib import hub, systems
 from pvlib.config import Profile
 from pvlib.hub import WeightsError
 from pvlib.metrics.judges import Panel
@@ -97,7 +96,7 @@ def _take_up(
     store = working(systems.create(name, profile), judges, profile)
     path = row_files.committed_path(place, name)
     recorded = row_files.read_csv(path).to_dict("records")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != card.get("sha256") or len(recorded) != len(keys):
+    if hub.sha256(path) != card.get("sha256") or len(recorded) != len(keys):
         raise row_files.RowsError(
             f"{path} is not what was recorded; restore it with `git checkout -- {path}`"
         )
