@@ -5,7 +5,8 @@ more of them; what is left goes on learning. A run taken up from embedded weight
 Muon steps the matrices of the GRUs and of the layers around them.
 The past is told wrongly, too loud or too quiet and noisy, as the network itself will get it wrong when it speaks: told
 the true one alone, it learns to go on as loud as before whatever the mel says, and speaks ever louder. What it is to
-draw stays the true news of the sample: the filter forgets within milliseconds what was said too loud.
+draw stays the true news of the sample: the filter forgets within milliseconds what was said too loud. Some crops begin
+from silence, as every fold does.
 Many short crops make a step, for the products of the GRUs are small: one GRU and one core see 18,600 samples a second
 in 8 crops of 3,072, 77,000 in 64 of 768. On a CPU each thread takes a share of the crops with a copy of the network: 64
 crops of 1,280 went at 22,800 samples a second on two cores so, at 17,600 with both threads at each product.
@@ -13,6 +14,7 @@ crops of 1,280 went at 22,800 samples a second on two cores so, at 17,600 with b
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,13 +27,13 @@ from pvlib.audio import HOP_LENGTH
 from pvlib.config import MINI, Folding, Profile
 from pvlib.speaker import GE2E
 from pvlib.systems.sv2tts import prediction, sparse, wavernn
-from pvlib.systems.sv2tts.prediction import STRETCH
+from pvlib.systems.sv2tts.prediction import PAST
 from pvlib.systems.sv2tts.synthesizer import scaled
 from pvlib.systems.sv2tts.vocoders import FoldedWaveRNN
 from pvlib.systems.sv2tts.wavernn import CONTEXT
 from pvlib.training import machine
 from pvlib.training.common import Ema, Run, TrainingError, autocast, chosen_device, muon_and_adamw
-from pvlib.training.features import MelCache, mel_cache
+from pvlib.training.features import mel_cache
 from pvlib.training.schedule import Schedule
 from pvlib.world import corpus as world
 
@@ -42,6 +44,7 @@ FEWEST_CROPS = 12  # of one thread
 CROP_HOPS = 4  # 1,024 samples, 43 ms
 LOUDER = 0.2  # of the past as it is told, in nepers, standard deviation
 NOISIER = 0.15  # standard deviation of the noise in it at most, as a share of the crop's own
+FROM_SILENCE = 0.1  # share of the crops
 PEAK_RATE = 2e-3
 WARMUP = 40
 CLIP_NORM = 4.0
@@ -74,7 +77,7 @@ def train(
     device = chosen_device(device)
     torch.manual_seed(profile.seed)
     run, model, ema, optimizers = _parts(profile, device, larger)
-    crops = Crops("train", model.before, limit)
+    crops = Crops("train", model.before, limit, device)
     most = max(1, larger * BATCH // FEWEST_CROPS)
     threads = min(torch.get_num_threads(), most) if device.type == "cpu" else 1
     shared = Shared(profile, model, threads)
@@ -83,15 +86,16 @@ def train(
     config = profile.sv2tts_vocoder
 
     def step(index: int) -> dict[str, float]:
-        mel, wave = crops.batch(larger * BATCH, np.random.default_rng([profile.seed, index]))
-        mel, wave = mel.to(device), wave.to(device)
+        rng = np.random.default_rng([profile.seed, index])
+        mel, wave = crops.batch(larger * BATCH, rng)
+        wave = from_silence(wave, model.before, rng)
         rate = schedule.apply(*optimizers)
         share = sparse.schedule(schedule.progress, config.sparsity)
         if index % THIN_EVERY == 0 and share > 0:
             sparse.thin(model, share, config.sparse_block)
         news, foretold = model.news(mel, wave)
-        told = model.told_of(*misheard(news, foretold, wave, seed=index))
-        coarse, fine = shared.backward(mel, told, wavernn.to_parts(news[:, STRETCH:]))
+        told = model.told_of(mel, *misheard(news, foretold, wave, seed=index))
+        coarse, fine = shared.backward(mel, told, wavernn.to_parts(news[:, PAST:]))
         norm = nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         for optimizer in optimizers:
             optimizer.step()
@@ -123,34 +127,48 @@ def export(profile: Profile = MINI, *, device: str | torch.device | None = None)
 
 
 class Crops:
-    """Short stretches of a split with the mel around them, and the `before` samples that come before."""
+    """Short stretches of a split with the mel around them, and the `before` samples that come before.
 
-    def __init__(self, split: str, before: int, limit: int | None = None):
+    Mels and sound of the whole split lie on one device, on the CPU as mapped files.
+    """
+
+    def __init__(self, split: str, before: int, limit: int | None = None, device: torch.device | None = None):
         self.corpus, self.cache, self.before = world.open_split(split), mel_cache(split), before
-        needed = CROP_HOPS + 1 + 2 * CONTEXT
-        self.usable = [i for i, n in enumerate(self.cache.lengths[:limit]) if n >= needed]
-        if not self.usable:
-            raise TrainingError(f"no utterance of {split} has {needed} mel frames; build longer speech")
+        self.device = device or torch.device("cpu")
+        self.frames = CROP_HOPS + 1 + 2 * CONTEXT
+        self.usable = np.array([i for i, n in enumerate(self.cache.lengths[:limit]) if n >= self.frames])
+        if not len(self.usable):
+            raise TrainingError(f"no utterance of {split} has {self.frames} mel frames; build longer speech")
+        with warnings.catch_warnings():  # a mapped file is read-only, and nothing here writes
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            self._mel, self._sound = (
+                torch.from_numpy(x).to(self.device) for x in (self.cache.frames, self.corpus.sound)
+            )
 
     def batch(self, rows: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Scaled mels (b, 100, hops + 5) and sound (b, before + samples), its high tones raised."""
-        made = [
-            crop(self.corpus, self.cache, int(rng.choice(self.usable)), self.before, rng) for _ in range(rows)
-        ]
-        mels, waves = zip(*made, strict=True)
-        return torch.stack(mels), torch.stack(waves)
+        """`cut` at random places of random utterances."""
+        chosen = rng.choice(self.usable, rows)
+        places = np.array(self.cache.lengths)[chosen] - self.frames + 1
+        return self.cut(chosen, (rng.random(rows) * places).astype(np.int64))
+
+    def cut(self, utterances: np.ndarray, first: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Stretches that begin with these mel frames: scaled mels (b, 100, hops + 5) and sound (b, before + samples),
+        its high tones raised."""
+        start = (first + CONTEXT) * HOP_LENGTH - self.before - 1  # frame k is centred on sample 256 k
+        frame = torch.from_numpy(self.cache.offsets[utterances] + first).to(self.device)
+        sample = torch.from_numpy(self.corpus.table.offset.to_numpy()[utterances] + start).to(self.device)
+        frames = torch.arange(self.frames, device=self.device)
+        samples = torch.arange(self.before + 1 + CROP_HOPS * HOP_LENGTH, device=self.device)
+        mel = self._mel[frame[:, None] + frames].float()
+        wave = self._sound[sample[:, None] + samples].float() / 32768
+        return scaled(mel).transpose(1, 2), prediction.raised(wave)[:, 1:]
 
 
-def crop(
-    corpus: world.Corpus, cache: MelCache, i: int, before: int, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """A random stretch of utterance i: mel (100, CROP_HOPS + 5), scaled, and sound (before + 256 CROP_HOPS,)."""
-    frames = CROP_HOPS + 1 + 2 * CONTEXT
-    first = int(rng.integers(cache.lengths[i] - frames + 1))
-    mel = torch.from_numpy(np.asarray(cache.mel(i, first, first + frames), dtype=np.float32))
-    start = (first + CONTEXT) * HOP_LENGTH  # of the sound: frame k is centred on sample 256 k
-    wave = torch.from_numpy(corpus.wave(i)[start - before - 1 : start + CROP_HOPS * HOP_LENGTH])
-    return scaled(mel).T, prediction.raised(wave)[1:]
+def from_silence(wave: Tensor, before: int, rng: np.random.Generator) -> Tensor:
+    """Sound (b, before + s) with nothing said `before` in a share `FROM_SILENCE` of the rows."""
+    silent = torch.from_numpy(rng.random(len(wave)) < FROM_SILENCE).to(wave.device)
+    past = torch.arange(wave.shape[1], device=wave.device) < before
+    return wave.masked_fill(silent[:, None] & past, 0.0)
 
 
 def misheard(news: Tensor, foretold: Tensor, wave: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -241,11 +259,11 @@ def evaluate(profile: Profile, model: wavernn.WaveRNN, ema: Ema, copies: int = 0
     """
     twin = averaged(profile, model, ema)
     device = next(twin.parameters()).device
-    crops = Crops("dev", twin.before)
-    mel, wave = (x.to(device) for x in crops.batch(DEV_CROPS, np.random.default_rng(0)))
+    crops = Crops("dev", twin.before, device=device)
+    mel, wave = crops.batch(DEV_CROPS, np.random.default_rng(0))
     news, foretold = twin.news(mel, wave)
-    told = twin.told_of(news, foretold, wave)
-    coarse, fine = losses(twin, mel, told, wavernn.to_parts(news[:, STRETCH:]))
+    told = twin.told_of(mel, news, foretold, wave)
+    coarse, fine = losses(twin, mel, told, wavernn.to_parts(news[:, PAST:]))
     found = {
         "dev_coarse_nats": float(coarse),
         "dev_fine_nats": float(fine),

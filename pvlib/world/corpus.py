@@ -47,6 +47,11 @@ class Corpus:
         offset, samples = int(self.table.offset.iat[i]), int(self.table.samples.iat[i])
         return self._sound[offset : offset + samples].astype(np.float32) / 32768
 
+    @property
+    def sound(self) -> np.ndarray:
+        """All utterances in a row: (samples of the split,) int16, mapped; `table.offset` says where each begins."""
+        return self._sound
+
     def words(self, i: int) -> list[tuple[str, float, float]]:
         """The words of utterance i with start and end in seconds."""
         return [tuple(word) for word in self._words[i]]
