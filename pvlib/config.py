@@ -81,7 +81,7 @@ class Inference:
         False  # lengths from a trained network (`durations`) in place of the official formula
     )
     short_text_cfg: float | None = None  # guidance under `short_text_bytes`; None: as for any text
-    padded_text: bool = False  # by the second, smaller backbone, which reads text as F5-TTS v1 does (padded)
+    padded_text: bool = False  # by the second backbone, which reads text as F5-TTS v1 does
     # Oracles: what nobody has who only has a clip and a text. A study gives the truth with each request.
     oracle_transcript: bool = False  # the clip's true words in place of the recognised ones
     oracle_duration: bool = False  # the true recording's length in place of the official formula
@@ -374,7 +374,7 @@ MINI = Profile(
     samples=200,
     default_samples=40,
     ultra_short="mini-ultra-short",
-    backbone_padded=Backbone(dim=192, depth=7, heads=3, text_conditioning="padded"),
+    backbone_padded=Backbone(text_conditioning="padded"),
 )
 
 PAPER = Profile(

@@ -42,7 +42,6 @@ from pvlib.systems.sv2tts import (
     weights,
 )
 from pvlib.systems.sv2tts.attention import Failures, failures, guided_loss
-from pvlib.systems.sv2tts.prediction import PAST
 from pvlib.systems.sv2tts.system import SV2TTSGriffinLim, SV2TTSSystem, SV2TTSWaveRNN
 from pvlib.text import TextError, TextWarning
 from pvlib.training.sv2tts_encoder import GE2ELoss
@@ -465,38 +464,14 @@ def test_what_is_foretold_and_what_is_new_make_the_sample():
     weights = model.filters(mel, 0, 12)
     for t in (0, 63, 64, 700):  # by hand
         past = wave[0, model.before + t - model.config.order : model.before + t].flip(0)
-        assert float(foretold[0, PAST + t]) == pytest.approx(float(past @ weights[0, t // 64]), abs=1e-6)
-    told = model.told_of(mel, news, foretold, wave)
-    heard, period = model.config.heard, int(model.periods(mel, 0, 12)[0, 0])
-    assert told.shape == (2, 768, heard + 2 + 17) and 72 <= period <= 400
-    now = PAST + 9
-    ago = news[0, now - period - 8 : now - period + 9]
-    near = news[0, now - heard : now], foretold[0, now][None], wave[0, model.before + 8][None]
-    torch.testing.assert_close(told[0, 9], wavernn.companded(torch.cat([*near, ago])))
-
-
-@pytest.mark.parametrize("hertz", [90.0, 160.0, 240.0])
-def test_the_period_of_a_voice_is_read_off_its_mel(hertz):
-    """Pulses through a resonance: the lag found is a period, and what was there a period ago is what is there now."""
-    period = 24_000 / hertz
-    pulses = np.zeros(24_000)
-    pulses[np.round(np.arange(0, 24_000, period)).astype(int)[:-1]] = 0.1
-    wave = torch.from_numpy(scipy.signal.lfilter([1], [1, -1.6, 0.8], pulses)).float()
-    found = prediction.periods(prediction.at_stretches(audio.mel(wave), 40, 200)).float()
-    assert float((found / period - 1).abs().median()) < 0.04
-    line = torch.arange(PAST + 128.0)[None]
-    there = prediction.echoes(line, torch.tensor([[100, 250]]))
-    assert there.shape == (1, 128, 17)
-    assert there[0, 3].tolist() == list(range(PAST + 3 - 108, PAST + 3 - 91))
-    assert there[0, 70, 8] == PAST + 70 - 250
-    assert torch.equal(prediction.echoes(line[:, :PAST], torch.tensor([[100]])), there[:, :64])
-
-
-def test_a_high_voice_echoes_after_two_periods():
-    pulses = torch.zeros(24_000)
-    pulses[::65] = 0.1  # 369 Hz
-    found = prediction.periods(prediction.at_stretches(audio.mel(pulses), 40, 200)).float()
-    assert abs(float(found.median()) - 130) < 4
+        assert float(foretold[0, 64 + t]) == pytest.approx(float(past @ weights[0, t // 64]), abs=1e-6)
+    told = model.told_of(news, foretold, wave)
+    heard = model.config.heard
+    assert told.shape == (2, 768, heard + 2)
+    expected = torch.cat(
+        [news[0, 64 + 9 - heard : 64 + 9], foretold[0, 73:74], wave[0, model.before + 8][None]]
+    )
+    torch.testing.assert_close(told[0, 9], wavernn.companded(expected))
 
 
 @pytest.mark.parametrize(
@@ -535,10 +510,10 @@ def test_what_wavernn_draws_is_what_its_training_foresees():
     assert made.shape == (2, 512) and 0 < made.abs().max() < 1
     wave = torch.nn.functional.pad(made, (model.before, 0))
     news, foretold = model.news(mel, wave)
-    assert not news[:, :PAST].any()  # nothing was drawn before the first sample
-    parts = wavernn.to_parts(news[:, PAST:])
+    assert not news[:, :64].any()  # nothing was drawn before the first sample
+    parts = wavernn.to_parts(news[:, 64:])
     with torch.no_grad():
-        coarse, fine = model(mel, model.told_of(mel, news, foretold, wave), parts[..., 0])
+        coarse, fine = model(mel, model.told_of(news, foretold, wave), parts[..., 0])
     assert coarse.shape == (2, 512, 256)
     assert (coarse.argmax(-1) == parts[..., 0]).float().mean() > 0.99  # but for ties in rounding
     assert ((fine.argmax(-1) - parts[..., 1]).abs() <= 2).float().mean() > 0.97  # the sum of two is rounded
@@ -552,12 +527,11 @@ def test_draws_follow_the_dual_softmax():
     known, others = model.conditioning(mel)
     conditions = [x[:, :1].transpose(0, 1).expand(1, 4000, -1) for x in (known, *others)]
     noise = wavernn.gumbel(1, 2, 4000, 256, generator=torch.Generator().manual_seed(2))
-    out = torch.empty(4000, 1)
-    weights, periods = model.filters(mel, 0, 1).expand(4000, 1, -1), model.periods(mel, 0, 1).expand(4000, 1)
+    out, weights = torch.empty(4000, 1), model.filters(mel, 0, 1)[:, 0].expand(4000, -1)
     with torch.no_grad():
-        model._stretch(out, conditions, weights, periods, noise, model.start(mel.expand(4000, -1, -1)))
+        model._stretch(out, conditions, weights, noise, model.start(mel.expand(4000, -1, -1)))
         silent = torch.zeros(1, model.before + 256)
-        told = model.told_of(mel, *model.news(mel, silent), silent)
+        told = model.told_of(*model.news(mel, silent), silent)
         coarse, _ = model(mel, told, torch.zeros(1, 256, dtype=torch.long))
     drawn = wavernn.to_parts(out[:, 0])[:, 0]
     shares = torch.bincount(drawn, minlength=256) / 4000
@@ -569,9 +543,8 @@ def test_the_low_memory_mode_knows_the_same_of_the_mel(monkeypatch):
     seen, stretch, given = [], model.upsample.forward, []
     monkeypatch.setattr(model.upsample, "forward", lambda x: seen.append(x.shape[2]) or stretch(x))
 
-    def note(out, conditions, weights, periods, noise, state):
-        known = (*(x[:, 0] for x in conditions), weights, periods, noise)
-        given[-1].append(torch.cat([x.flatten() for x in known]))
+    def note(out, conditions, weights, noise, state):
+        given[-1].append(torch.cat([*(x[:, 0].flatten() for x in conditions), weights[0], noise.flatten()]))
         out.zero_()
         return state
 
@@ -820,7 +793,7 @@ def test_threads_find_the_mean_of_their_gradients(toy_corpus, monkeypatch):
     crops = trainer.Crops("train", model.before)
     mel, wave = crops.batch(3, np.random.default_rng(0))
     news, foretold = model.news(mel, wave)
-    batch = mel, model.told_of(mel, news, foretold, wave), wavernn.to_parts(news[:, PAST:])
+    batch = mel, model.told_of(news, foretold, wave), wavernn.to_parts(news[:, 64:])
 
     def found(threads: int, rows: slice) -> list[torch.Tensor]:
         losses = trainer.Shared(TINY, model, threads).backward(*(x[rows] for x in batch))
@@ -873,26 +846,15 @@ def test_crops_put_the_sound_under_its_mel(toy_corpus):
     crops = sv2tts_vocoder.Crops("train", 88)
     mel, high = crops.batch(8, np.random.default_rng(0))
     assert mel.shape == (8, 100, 9) and high.shape == (8, 88 + 4 * 256)
-    mel, high = crops.cut(np.array([2, 5]), np.array([0, crops.cache.lengths[5] - 9]))  # to the last frame
-    for row, i in enumerate((2, 5)):
+    last = crops.cache.lengths[5] - 9
+    mel, high = crops.cut(np.array([2, 5]), np.array([0, last]))
+    for row, (i, first) in enumerate(((2, 0), (5, last))):
         wave = prediction.lowered(high[row : row + 1])[0, 88:]
         middle = synthesizer.scaled(audio.mel(wave)[0])[
             :, 2
-        ]  # the one frame that lies whole within 1,024 samples
+        ]  # the one frame that lies whole in 1,024 samples
         torch.testing.assert_close(mel[row, :, 2 + 2], middle, atol=2e-3, rtol=2e-3)
-        first = 0 if i == 2 else len(crops.corpus.wave(i)) // 256 + 1 - 9
-        whole = crops.corpus.wave(i)[(first + 2) * 256 :][:1024]
-        np.testing.assert_allclose(wave.numpy(), whole, atol=1e-3)
-
-
-def test_some_crops_begin_from_silence():
-    from pvlib.training import sv2tts_vocoder as trainer
-
-    wave = torch.ones(2000, 30)
-    found = trainer.from_silence(wave, 20, np.random.default_rng(0))
-    silent = (found[:, :20] == 0).all(1)
-    assert float(silent.float().mean()) == pytest.approx(trainer.FROM_SILENCE, abs=0.03)
-    assert (found[:, 20:] == 1).all() and (found[~silent] == 1).all()
+        assert np.allclose(wave, crops.corpus.wave(i)[256 * (first + 2) :][:1024], atol=1e-3)
 
 
 def test_the_command_line_finds_the_trainers(monkeypatch):

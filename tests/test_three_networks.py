@@ -6,6 +6,7 @@ import io
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -201,6 +202,27 @@ def test_folding_is_timed_on_the_same_mel(whole):
     assert timed["length (s)"].tolist() == pytest.approx([0.4, 0.4], abs=0.02)
     assert "times faster" in three_networks.folded(timed, "")
     assert three_networks.folding_length(TINY, 40) < three_networks.folding_length(TINY, TINY.samples)
+
+
+def test_folding_is_timed_once_and_again_where_something_changed(whole, monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "WORKING_ROWS", tmp_path)
+    asked: list[float] = []
+
+    def timed(found, wave, seconds, seed=0):
+        asked.append(seconds)
+        table = {"WaveRNN": ["folded", "in one piece"], "computing (s)": [0.5 * len(asked), 3.0]}
+        return pd.DataFrame(table).set_index("WaveRNN")
+
+    monkeypatch.setattr(three_networks, "folding", timed)
+    wave = babble(0.3)
+    first = three_networks.folding_kept(whole, wave, 0.4)
+    pd.testing.assert_frame_equal(three_networks.folding_kept(whole, wave, 0.4), first)
+    assert asked == [0.4]
+    for changed in ((wave / 2, 0.4), (wave, 0.5), (wave, 0.4, 1)):
+        three_networks.folding_kept(whole, *changed)
+    assert len(asked) == 4
+    (tmp_path / TINY.name / "folding.json").write_text("{")
+    assert three_networks.folding_kept(whole, wave, 0.4)["computing (s)"].tolist() == [2.5, 3.0]
 
 
 # What is counted

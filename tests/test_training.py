@@ -145,11 +145,34 @@ def test_other_conditionings_train(toy_corpus, conditioning):
     assert hub.read_card("backbone", profile(conditioning))["steps"] == 2
 
 
-def test_the_second_backbone_trains_beside_the_first_and_is_loaded_where_padded_text_asks_for_it(toy_corpus):
-    both = replace(profile(), backbone_padded=replace(SMALL, text_conditioning="padded"))
-    train(1)
-    backbone_padded.train(both, steps=2)
-    assert [hub.read_card(name, both)["steps"] for name in ("backbone", "backbone-padded")] == [1, 2]
+DEEP = replace(SMALL, depth=4)
+BOTH = replace(profile(), backbone=DEEP, backbone_padded=replace(DEEP, text_conditioning="padded"))
+
+
+@pytest.fixture
+def teacher(toy_corpus) -> backbone.Backbone:
+    torch.manual_seed(2)
+    model = backbone.build(DEEP)
+    for block in model.transformer.transformer_blocks:  # as they begin, blocks do nothing
+        torch.nn.init.normal_(block.attn_norm.linear.weight, std=0.3)
+    torch.nn.init.normal_(model.transformer.proj_out.weight, std=0.1)
+    hub.save_weights("backbone", BOTH, model.state_dict(), {"steps": 7})
+    return hub.load_backbone(BOTH, torch.device("cpu"))
+
+
+def test_the_second_backbone_is_resumed_and_loaded_where_padded_text_asks_for_it(
+    teacher, monkeypatch, tmp_path
+):
+    both = BOTH
+    monkeypatch.setattr(backbone_padded, "LOWER_STEPS", 2)
+    backbone_padded.train(both, steps=4)
+    assert [hub.read_card(name, both)["steps"] for name in ("backbone", "backbone-padded")] == [7, 4]
+    unbroken = trainer.averaged(both, backbone_padded.NAME)[0].state_dict()
+    monkeypatch.setattr(paths, "TRAINING", tmp_path / "again")
+    backbone_padded.train(both, steps=4, minutes=1e-9)
+    backbone_padded.train(both, steps=4)
+    for key, value in trainer.averaged(both, backbone_padded.NAME)[0].state_dict().items():
+        assert torch.equal(value, unbroken[key]), key
     first = hub.load_backbone(both)
     second = hub.load_backbone(replace(both, inference=replace(both.inference, padded_text=True)))
     assert [m.settings.text_conditioning for m in (first, second)] == ["durations", "padded"]
@@ -158,6 +181,79 @@ def test_the_second_backbone_trains_beside_the_first_and_is_loaded_where_padded_
         torch.testing.assert_close(value, averages[key], atol=2e-3, rtol=2e-3)
     with pytest.raises(config.ConfigError, match="has no second backbone.*its own reads padded text"):
         hub.load_backbone(config.get_profile("paper", padded_text=True))
+
+
+def padded_batch(model: backbone.Backbone) -> tuple[torch.Tensor, ...]:
+    rows = trainer.Rows("train", model)
+    return rows.batch([0, 5], torch.Generator().manual_seed(0))
+
+
+def test_the_second_backbone_begins_as_the_first(teacher):
+    """Where neither is told the text both make the same; and its text encoder is the first's before any stretching."""
+    model = backbone_padded.begun(BOTH.with_padded_text(), teacher)
+    mel, frames, text, index = padded_batch(model)
+    tokens = model.cfm.tokens(frames)
+    for dropped in ((True, True), (False, True)):
+        losses = []
+        for each in (model, teacher):
+            torch.manual_seed(0)
+            with torch.no_grad(), each.aligned(index):
+                stacked = each.cfm.stacked(mel)
+                losses.append(trainer.flow_loss(each.cfm, stacked, text, tokens, dropped=dropped))
+        torch.testing.assert_close(*losses)
+
+
+def test_only_the_lower_blocks_follow_and_they_come_nearer(teacher, monkeypatch):
+    monkeypatch.setattr(trainer, "drops", lambda _: (False, False))
+    model = backbone_padded.begun(BOTH.with_padded_text(), teacher)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    batch, guide, ema = padded_batch(model), trainer.Guide(model), trainer.Ema(model)
+    learners, losses = trainer.optimisers(model), []
+    model.train()
+    for _ in range(40):
+        torch.manual_seed(0)
+        found = backbone_padded.follow(model, teacher, learners, ema, batch, 1.0, guide)
+        losses.append((float(found["loss"]), float(found["attention"])))
+    assert losses[-1][0] < 0.8 * losses[0][0] and losses[-1][1] < losses[0][1]
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert not any("time_embed" in key or "blocks.3" in key or "proj_out" in key for key in changed)
+    for part in (
+        "text_embed.text_blocks",
+        "input_embed.proj",
+        *(f"transformer_blocks.{k}." for k in range(3)),
+    ):
+        assert any(part in key for key in changed), part
+
+
+def test_the_guide_asks_for_the_official_attention_to_lie_on_the_character_that_sounds(teacher, monkeypatch):
+    """The weights that the official processor computes, caught where it hands its queries and keys to torch."""
+    from f5_tts.model import modules
+
+    model = backbone_padded.begun(BOTH.with_padded_text(), teacher)
+    mel, frames, text, index = padded_batch(model)
+    tokens, guide, weights = model.cfm.tokens(frames), trainer.Guide(model), []
+    official = modules.F.scaled_dot_product_attention
+
+    def caught(query, key, value, attn_mask=None, **options):
+        eye = torch.eye(key.shape[2]).expand(*key.shape[:2], -1, -1)
+        weights.append(official(query, key, eye, attn_mask=attn_mask)[:, 0])
+        return official(query, key, value, attn_mask=attn_mask, **options)
+
+    monkeypatch.setattr(modules.F, "scaled_dot_product_attention", caught)
+    with torch.no_grad():
+        trainer.flow_loss(model.cfm, model.cfm.stacked(mel), text, tokens, dropped=(False, False))
+        found = guide(index, tokens)
+        expected = []
+        for number in trainer.GUIDED_BLOCKS:
+            own = [
+                -weights[number][row, t, index[row, t]].log()
+                for row in range(2)
+                for t in range(int(tokens[row]))
+                if index[row, t] >= 0
+            ]
+            expected.append(torch.stack(own).mean())
+    torch.testing.assert_close(found, torch.stack(expected).mean())
+    assert not guide._seen
 
 
 def test_a_state_of_another_configuration_is_refused(toy_corpus):

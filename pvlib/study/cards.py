@@ -10,7 +10,7 @@ from pvlib.study.rows import write_text
 
 PURPOSE = {
     "backbone": "F5-TTS flow matching: text and a second of voice to a mel spectrogram",
-    "backbone-padded": "a smaller backbone that reads padded text, as F5-TTS v1 does, beside the first one",
+    "backbone-padded": "a second backbone of the same size that reads padded text, as F5-TTS v1 does",
     "vocoder": "Vocos: mel spectrogram to waveform",
     "speaker_encoder": "ECAPA-TDNN: waveform to a 192-d voice, for SECS",
     "recognizer": "CTC recogniser: waveform to words, for WER and the clip's transcript",

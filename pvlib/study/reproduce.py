@@ -39,6 +39,7 @@ from pvlib.study import (
     short_texts,
     sweeps,
     tables,
+    three_networks,
     world_figures,
 )
 from pvlib.study import manifest as manifests
@@ -66,7 +67,8 @@ class Needs:
 
     rows: of the systems of the tables; vocoders: of SV2TTS's other vocoders too. A system without weights is left out.
     short: rows of the manifest of ultra-short texts, where the profile has one. learning: how quickly the backbone
-    learns. embedded: it is about what only a profile with embedded weights has, and is left out for others.
+    learns. folding: how much faster WaveRNN speaks in folds. embedded: it is about what only a profile with embedded
+    weights has, and is left out for others.
     """
 
     rows: bool = False
@@ -77,6 +79,7 @@ class Needs:
     ablations: bool = False
     short: bool = False
     learning: bool = False
+    folding: bool = False
     embedded: bool = False
 
 
@@ -92,7 +95,7 @@ NOTEBOOKS = {
     "08_catastrophic_failures": Needs(rows=True),
     "09_pareto_frontier": Needs(rows=True, vocoders=True, speed=True, sweep=True),
     "10_waveforms_and_spectrograms": Needs(rows=True),
-    "11_sv2tts_in_three_networks": Needs(),
+    "11_sv2tts_in_three_networks": Needs(folding=True),
     "12_claims_ledger": Needs(rows=True, speed=True),
     "13_beyond_the_paper": Needs(rows=True, short=True, embedded=True),
     "A1_how_the_models_learnt": Needs(rows=True, learning=True, embedded=True),
@@ -360,6 +363,8 @@ def prepare(
         speed = measure_speed(profile, utterances=sweeps.timed(samples), progress=progress)["systems"]
     if any(need.sweep for need in needs):
         sweeps.speeds(profile, utterances=sweeps.timed(samples), progress=progress)
+    if any(need.folding for need in needs):
+        three_networks.time_folding(profile, samples)
     if learning is not None and any(need.learning for need in needs):
         learning(profile, steps=sweeps.training_steps(profile, samples), progress=progress)
     return "" if rows is None else tables.html(tables.key_results(rows, speed, demo))

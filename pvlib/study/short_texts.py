@@ -406,9 +406,9 @@ def conditioning(compared: pd.DataFrame) -> str:
         verdict = "a wrong length is not shown to hurt it more or less than ours"
     rest = "fails more" if _shown(left) and left["difference"] > 0 else "is not shown to fail more"
     return (
-        f"With padded text and a smaller backbone, the true length changes failures from {own['mean_other']:.1%} to "
-        f"{own['mean_one']:.1%} ({_difference(own)}); with ours {_difference(ours)}: **{verdict}**. At the "
-        f"true length it {rest} than ours ({_difference(left)})."
+        f"With padded text, in a backbone of the same size, the true length changes failures from "
+        f"{own['mean_other']:.1%} to {own['mean_one']:.1%} ({_difference(own)}); with ours {_difference(ours)}: "
+        f"**{verdict}**. At the true length it {rest} than ours ({_difference(left)})."
     )
 
 

@@ -46,7 +46,7 @@ TIMING_STEPS, TIMING_ROWS, TIMING_RATE = 1500, 64, 3e-3
 SHORTEST = 0.01  # seconds, added to durations before their logarithm: marks may last nothing
 SWAY = -1.0  # of the training times, as of the sampler's
 HEARING_DEPTH, HEARING_WEIGHT = 0.5, 0.5  # which block, of the DiT and of the recogniser; share in the loss
-GUIDED_DEPTHS, GUIDED_WEIGHT = (0.4, 0.55), 0.1  # which blocks of padded text; share in the loss
+GUIDED_BLOCKS, GUIDED_WEIGHT = (1, 2), 0.1  # of padded text; share in the loss
 EVALUATE_EVERY = 1000
 SEED = 1
 NAME, PADDED = "backbone", hub.BACKBONE_PADDED
@@ -142,9 +142,8 @@ class Guide:
 
     def __init__(self, model: backbone.Backbone):
         self._seen: list[tuple[Attention, Tensor, Tensor]] = []
-        blocks = model.transformer.transformer_blocks
-        for depth in GUIDED_DEPTHS:
-            layer = blocks[math.ceil(depth * len(blocks)) - 1].attn
+        for number in GUIDED_BLOCKS:
+            layer = model.transformer.transformer_blocks[number].attn
             layer.register_forward_pre_hook(self._see, with_kwargs=True)
 
     def _see(self, layer: Attention, _: tuple, given: dict) -> None:
@@ -197,6 +196,23 @@ def flow_loss(
     Uniform times are right for unit variance; log-mels vary more, and their content shows through the noise before a
     fifth of the way is gone.
     """
+    given, hidden, velocity = corrupted(cfm, mel, tokens, sway_coef, hidden)
+    drop_clip, drop_all = drops(cfm) if dropped is None else dropped
+    made = cfm.transformer(text=text, drop_audio_cond=drop_clip or drop_all, drop_text=drop_all, **given)
+    return _mean((made - velocity).square().mean(-1), hidden)
+
+
+def corrupted(
+    cfm: backbone.CompanionCFM,
+    mel: Tensor,
+    tokens: Tensor,
+    sway_coef: float | None = SWAY,
+    hidden: Tensor | None = None,
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Speech on its way from noise: what the transformer is given of it, what is hidden (b, n), the velocity (b, n, d).
+
+    Arguments as of `flow_loss`.
+    """
     mask = lens_to_mask(tokens, length=mel.shape[1])
     if hidden is None:
         share = torch.zeros(len(mel), device=tokens.device).uniform_(*cfm.frac_lengths_mask)
@@ -207,27 +223,20 @@ def flow_loss(
     if sway_coef is not None:
         times = times + sway_coef * (torch.cos(math.pi / 2 * times) - 1 + times)
     t = times[:, None, None]
-    drop_clip, drop_all = drops(cfm) if dropped is None else dropped
-    made = cfm.transformer(
-        x=(1 - t) * noise + t * mel,
-        cond=mel.masked_fill(hidden.unsqueeze(-1), 0.0),
-        text=text,
-        time=times,
-        drop_audio_cond=drop_clip or drop_all,
-        drop_text=drop_all,
-        mask=mask,
-    )
-    return _mean((made - (mel - noise)).square().mean(-1), hidden)
+    visible = mel.masked_fill(hidden.unsqueeze(-1), 0.0)
+    given = {"x": (1 - t) * noise + t * mel, "cond": visible, "time": times, "mask": mask}
+    return given, hidden, mel - noise
 
 
-def optimisers(model: backbone.Backbone, hearing: Hearing) -> tuple[torch.optim.Muon, torch.optim.AdamW]:
-    """Muon for the matrices of attention and feed-forward, AdamW for everything else."""
+def optimisers(model: backbone.Backbone, *others: nn.Module) -> tuple[torch.optim.Muon, torch.optim.AdamW]:
+    """Muon for the matrices of attention and feed-forward, AdamW for everything else, also of the other modules."""
     matrices = [
         parameter
         for name, parameter in model.transformer.transformer_blocks.named_parameters()
         if parameter.ndim == 2 and "attn_norm" not in name
     ]
-    return muon_and_adamw(matrices, (*model.parameters(), *hearing.parameters()), PEAK_RATE, (0.9, 0.99))
+    rest = [parameter for module in (model, *others) for parameter in module.parameters()]
+    return muon_and_adamw(matrices, rest, PEAK_RATE, (0.9, 0.99))
 
 
 class Rows:
@@ -241,13 +250,11 @@ class Rows:
         profile: Profile | None = None,
         device: torch.device | None = None,
     ):
-        """profile: whose recogniser says where in a word each letter is; None: all words share out evenly. A model of
-        padded text is told nothing of it."""
+        """profile: whose recogniser says where in a word each letter is; None: all words share out evenly."""
         self.corpus, self.cache, self.model = open_split(split), mel_cache(split), model
         self.device = device or torch.device("cpu")
         self.lengths = self.cache.lengths[:limit]
-        told = profile is not None and model.settings.text_conditioning == "durations"
-        self.centres = letters.centres(split, profile, limit) if told else None
+        self.centres = None if profile is None else letters.centres(split, profile, limit)
         with (
             warnings.catch_warnings()
         ):  # a mapped file is read-only, which torch dislikes and nobody here minds
@@ -298,8 +305,11 @@ class Rows:
 
     def batch(
         self, indices: list[int], generator: torch.Generator, tempo: tuple[float, float] | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mel (b, m, 100), its frames (b,) on the CPU, text (b, nt), alignment (b, n), the true one for padded text.
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Mel (b, m, 100), its frames (b,) on the CPU, text (b, nt), alignment (b, n).
+
+        The alignment is the true one or, where text is laid out by durations, sometimes what they foretell; None where
+        text is stretched evenly.
 
         tempo: range of the speeds at which a share of the rows is said, log-uniform; None: all as they are.
         """
@@ -313,9 +323,12 @@ class Rows:
         mel, frames = self.mels(indices, stretch)
         tokens = self.model.cfm.tokens(frames)
         text = pad([self.text(i) for i in indices], batch_first=True, padding_value=backbone.FILLER)
+        conditioning = self.model.settings.text_conditioning
+        if conditioning == "average":
+            return mel, frames, *moved((text,), self.device), None
         true = [self.alignment(i, s) for i, s in zip(indices, stretch, strict=True)]
         true = pad(true, batch_first=True, padding_value=-1)
-        if self.model.settings.text_conditioning != "durations":
+        if conditioning == "padded":
             return mel, frames, *moved((text, true), self.device)
         foretold = torch.rand(len(indices), 1, generator=generator) < FORETOLD_SHARE
         text, true, foretold, lengths = moved((text, true, foretold, tokens), self.device)
@@ -366,6 +379,15 @@ def learn(
                 guide.forget()
     with record_function("backward"):
         (loss + HEARING_WEIGHT * unlike + GUIDED_WEIGHT * astray).backward()
+    norm = stepped(model, optimisers, ema, share)
+    found = {"loss": loss.detach(), "hearing": unlike.detach(), "norm": norm, "frames": frames.sum()}
+    return found if guide is None else found | {"attention": astray.detach()}
+
+
+def stepped(
+    model: backbone.Backbone, optimisers: Sequence[torch.optim.Optimizer], ema: Ema, share: float
+) -> Tensor:
+    """Step and average after a backward pass, at a share of the peak rate; the norm that the gradient had."""
     with record_function("optimisers"):
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimiser in optimisers:
@@ -375,8 +397,7 @@ def learn(
             optimiser.zero_grad(set_to_none=True)
     with record_function("average"):
         ema.update()
-    found = {"loss": loss.detach(), "hearing": unlike.detach(), "norm": norm, "frames": frames.sum()}
-    return found if guide is None else found | {"attention": astray.detach()}
+    return norm
 
 
 def train(
@@ -389,14 +410,13 @@ def train(
     limit: int | None = None,
     from_weights: bool = False,
     larger: int = 1,
-    name: str = NAME,
 ) -> None:
     """Train the backbone, or go on where the last run stopped, and export its averaged weights.
 
-    larger: so many times the usual frames in a step, for a GPU. name: NAME, or PADDED for the second backbone.
+    larger: so many times the usual frames in a step, for a GPU.
     Raises WeightsError without a trained recogniser, which it learns to foretell (`Hearing`).
     """
-    profile, steps = _of(name, profile), steps or STEPS
+    steps = steps or STEPS
     machine.prepare(threads)
     device = chosen_device(device)
     torch.manual_seed(SEED)
@@ -404,11 +424,10 @@ def train(
     model.to(device)
     rows = Rows("train", model, limit, profile, device)
     hearing = Hearing(model, hub.load_recognizer(profile, device)).to(device)
-    guide = Guide(model) if profile.backbone.text_conditioning == "padded" else None
     muon, adam = optimisers(model, hearing)
     ema = Ema(model)
     parts = {"model": model, "hearing": hearing, "muon": muon, "adam": adam, "ema": ema}
-    run = Run(name, parts, config=profile.backbone, larger=larger)
+    run = Run(NAME, parts, config=profile.backbone, larger=larger)
     begun = run.take_up(profile) if from_weights else run.resume()
     if not begun and profile.backbone.text_conditioning == "durations":
         fit_timing(model.transformer.text_embed.timing, rows)
@@ -423,8 +442,7 @@ def train(
         random.seed(number)  # so that a run taken up again is the run it would have been
         generator = torch.Generator().manual_seed(number)
         given = rows.batch(next(batches), generator, TEMPO)
-        share = learning_rate(number, schedule.progress)
-        return learn(model, hearing, (muon, adam), ema, given, share, guide=guide)
+        return learn(model, hearing, (muon, adam), ema, given, learning_rate(number, schedule.progress))
 
     run.loop(
         step,
@@ -433,7 +451,7 @@ def train(
         evaluate=lambda: evaluate(profile, ema.shadow, device),
         evaluate_every=EVALUATE_EVERY,
     )
-    export(profile, run=run, ema=ema, device=device, name=name)
+    export(profile, run=run, ema=ema, device=device)
 
 
 def _of(name: str, profile: Profile) -> Profile:
@@ -446,7 +464,7 @@ def averaged(profile: Profile = MINI, name: str = NAME) -> tuple[backbone.Backbo
     profile = _of(name, profile)
     model = backbone.build(profile.backbone)
     ema = Ema(model)
-    ignored = {part: _Ignored() for part in ("hearing", "muon", "adam")}
+    ignored = {part: _Ignored() for part in ("muon", "adam", *(["hearing"] if name == NAME else []))}
     parts = {"model": copy.deepcopy(model), "ema": ema} | ignored
     run = Run(name, parts, config=profile.backbone)
     run.require()
@@ -468,8 +486,12 @@ def export(
     ema: Ema | None = None,
     device: torch.device | None = None,
     name: str = NAME,
+    more: dict[str, str] | None = None,
 ) -> None:
-    """Write the averaged weights of the run so far to data/checkpoints. device: where they are evaluated."""
+    """Write the averaged weights of the run so far to data/checkpoints.
+
+    device: where they are evaluated. more: what else the card tells.
+    """
     profile = _of(name, profile)
     if run is None or ema is None:
         model, run = averaged(profile, name)
@@ -482,6 +504,7 @@ def export(
         keep,
         data="the mini world, train split; quality on the dev split (speakers and sentences never seen)",
         quality={name: round(value, 4) for name, value in evaluate(profile, keep, device).items()},
+        more=more,
     )
 
 

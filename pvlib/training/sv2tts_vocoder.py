@@ -5,8 +5,7 @@ more of them; what is left goes on learning. A run taken up from embedded weight
 Muon steps the matrices of the GRUs and of the layers around them.
 The past is told wrongly, too loud or too quiet and noisy, as the network itself will get it wrong when it speaks: told
 the true one alone, it learns to go on as loud as before whatever the mel says, and speaks ever louder. What it is to
-draw stays the true news of the sample: the filter forgets within milliseconds what was said too loud. Some crops begin
-from silence, as every fold does.
+draw stays the true news of the sample: the filter forgets within milliseconds what was said too loud.
 Many short crops make a step, for the products of the GRUs are small: one GRU and one core see 18,600 samples a second
 in 8 crops of 3,072, 77,000 in 64 of 768. On a CPU each thread takes a share of the crops with a copy of the network: 64
 crops of 1,280 went at 22,800 samples a second on two cores so, at 17,600 with both threads at each product.
@@ -27,7 +26,7 @@ from pvlib.audio import HOP_LENGTH
 from pvlib.config import MINI, Folding, Profile
 from pvlib.speaker import GE2E
 from pvlib.systems.sv2tts import prediction, sparse, wavernn
-from pvlib.systems.sv2tts.prediction import PAST
+from pvlib.systems.sv2tts.prediction import STRETCH
 from pvlib.systems.sv2tts.synthesizer import scaled
 from pvlib.systems.sv2tts.vocoders import FoldedWaveRNN
 from pvlib.systems.sv2tts.wavernn import CONTEXT
@@ -44,7 +43,6 @@ FEWEST_CROPS = 12  # of one thread
 CROP_HOPS = 4  # 1,024 samples, 43 ms
 LOUDER = 0.2  # of the past as it is told, in nepers, standard deviation
 NOISIER = 0.15  # standard deviation of the noise in it at most, as a share of the crop's own
-FROM_SILENCE = 0.1  # share of the crops
 PEAK_RATE = 2e-3
 WARMUP = 40
 CLIP_NORM = 4.0
@@ -86,16 +84,14 @@ def train(
     config = profile.sv2tts_vocoder
 
     def step(index: int) -> dict[str, float]:
-        rng = np.random.default_rng([profile.seed, index])
-        mel, wave = crops.batch(larger * BATCH, rng)
-        wave = from_silence(wave, model.before, rng)
+        mel, wave = crops.batch(larger * BATCH, np.random.default_rng([profile.seed, index]))
         rate = schedule.apply(*optimizers)
         share = sparse.schedule(schedule.progress, config.sparsity)
         if index % THIN_EVERY == 0 and share > 0:
             sparse.thin(model, share, config.sparse_block)
         news, foretold = model.news(mel, wave)
-        told = model.told_of(mel, *misheard(news, foretold, wave, seed=index))
-        coarse, fine = shared.backward(mel, told, wavernn.to_parts(news[:, PAST:]))
+        told = model.told_of(*misheard(news, foretold, wave, seed=index))
+        coarse, fine = shared.backward(mel, told, wavernn.to_parts(news[:, STRETCH:]))
         norm = nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         for optimizer in optimizers:
             optimizer.step()
@@ -162,13 +158,6 @@ class Crops:
         mel = self._mel[frame[:, None] + frames].float()
         wave = self._sound[sample[:, None] + samples].float() / 32768
         return scaled(mel).transpose(1, 2), prediction.raised(wave)[:, 1:]
-
-
-def from_silence(wave: Tensor, before: int, rng: np.random.Generator) -> Tensor:
-    """Sound (b, before + s) with nothing said `before` in a share `FROM_SILENCE` of the rows."""
-    silent = torch.from_numpy(rng.random(len(wave)) < FROM_SILENCE).to(wave.device)
-    past = torch.arange(wave.shape[1], device=wave.device) < before
-    return wave.masked_fill(silent[:, None] & past, 0.0)
 
 
 def misheard(news: Tensor, foretold: Tensor, wave: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -262,8 +251,8 @@ def evaluate(profile: Profile, model: wavernn.WaveRNN, ema: Ema, copies: int = 0
     crops = Crops("dev", twin.before, device=device)
     mel, wave = crops.batch(DEV_CROPS, np.random.default_rng(0))
     news, foretold = twin.news(mel, wave)
-    told = twin.told_of(mel, news, foretold, wave)
-    coarse, fine = losses(twin, mel, told, wavernn.to_parts(news[:, PAST:]))
+    told = twin.told_of(news, foretold, wave)
+    coarse, fine = losses(twin, mel, told, wavernn.to_parts(news[:, STRETCH:]))
     found = {
         "dev_coarse_nats": float(coarse),
         "dev_fine_nats": float(fine),

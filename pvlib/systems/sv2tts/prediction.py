@@ -1,10 +1,8 @@
 """Linear prediction from log-mels: what a sample is likely to be, told by the spectrum and the samples before it.
 
 LPCNet's way (Valin & Skoglund, 2019): the envelope that a mel shows is a filter, the filter foretells each sample from
-the last ones, and the network need only find what is left, the breath and the pulses of the voice. Pulses come back
-after a period, which the harmonics in a mel tell (`periods`): the network can be told what was left one period ago
-(`echoes`). All is about speech with its high tones raised (`raised`).
-Axes: b batch, n mel frames, s samples, p order.
+the last ones, and the network need only find what is left, the breath and the pulses of the voice. All is about speech
+with its high tones raised (`raised`). Axes: b batch, n mel frames, s samples, p order.
 """
 
 from __future__ import annotations
@@ -22,15 +20,6 @@ EMPHASIS = 0.85  # share of the last sample that is taken off each
 STRETCH = 64  # samples that share one filter
 NOISE = 1e-4  # of the power, added to it: the filter is not to follow the spectrum more than 40 dB down
 LAG_HERTZ = 60.0  # every peak of the envelope is at least about so wide
-REACH = 8  # samples on each side of the one that lies a period back
-LONGEST = 400  # samples in a period: a voice of 60 Hz
-SHORTEST = (
-    STRETCH + REACH
-)  # so that an echo of a whole stretch lies before it; a higher voice's are of two periods
-HIGHEST_VOICE = 400.0  # Hz
-HARMONICS = (60.0, 1400.0)  # Hz, where harmonics lie apart in a mel
-SMOOTH_BINS = 15  # 350 Hz of spectrum: its mean is the envelope, what differs from it are harmonics
-PAST = STRETCH * -(-(LONGEST + REACH) // STRETCH)  # samples before the first that its echo may need
 
 
 def raised(wave: Tensor) -> Tensor:
@@ -66,38 +55,6 @@ def predicted(wave: Tensor, weights: Tensor) -> Tensor:
     order = weights.shape[-1]
     past = wave[:, :-1].unfold(1, order, 1).unflatten(1, (-1, STRETCH))  # oldest first: (b, s / 64, 64, p)
     return torch.einsum("bjtp,bjp->bjt", past, weights.flip(-1)).flatten(1)
-
-
-def periods(mel: Tensor) -> Tensor:
-    """How many samples back the voice did the same, of log-mels (b, 100, n): (b, n) integers, `SHORTEST` to `LONGEST`.
-
-    The period whose harmonics agree best with the fine structure of the lower spectrum; where nothing is voiced, any.
-    """
-    spectrum = (_envelope().to(mel.device) @ mel.float() - _loudness().to(mel.device)).transpose(1, 2)
-    half = SMOOTH_BINS // 2
-    smooth = torch.nn.functional.avg_pool1d(
-        torch.nn.functional.pad(spectrum, (half, half), mode="replicate"), SMOOTH_BINS, stride=1
-    )
-    first, last = (round(hertz * N_FFT / SAMPLE_RATE) for hertz in HARMONICS)
-    fine = (spectrum - smooth)[..., first : last + 1]
-    bins = torch.arange(first, last + 1, device=mel.device)
-    shortest = round(SAMPLE_RATE / HIGHEST_VOICE)
-    lags = torch.arange(shortest, LONGEST + 1, device=mel.device)
-    agreement = fine @ torch.cos(2 * torch.pi / N_FFT * bins[:, None] * lags)
-    found = shortest + agreement.argmax(-1)
-    return torch.where(found < SHORTEST, 2 * found, found)
-
-
-def echoes(line: Tensor, found: Tensor) -> Tensor:
-    """What a line held one period before each sample, and `REACH` samples on each side: (b, s, 2 REACH + 1).
-
-    line: (b, PAST + ...), whose sample PAST is the first of s; found: (b, s / 64) of `periods`. A line that ends with
-    sample PAST - 1 is long enough for one stretch.
-    """
-    width = 2 * REACH + 1
-    back = found.repeat_interleave(STRETCH, 1)
-    first = PAST - REACH + torch.arange(back.shape[1], device=line.device) - back
-    return line.unfold(1, width, 1).gather(1, first[..., None].expand(-1, -1, width))
 
 
 def at_stretches(mel: Tensor, first: int, count: int) -> Tensor:

@@ -5,9 +5,8 @@ layers behind them. Ours are the 16 bits in two parts of 8 (the class has one so
 the coarse part, and a small head gives the fine part once it is told which coarse part was drawn. The paper's
 recurrent layer does the same with a mask inside one GRU.
 What is drawn is not the sample but what is new in it, beyond what linear prediction foretells (`prediction`), and its
-16 bits are companded, so that the coarse part alone is speech with little noise. It is told what was new one period of
-the voice ago. All three are LPCNet's (Valin & Skoglund, 2019; there the network is given the period itself), and make a
-network of this size learn to speak in an hour.
+16 bits are companded, so that the coarse part alone is speech with little noise. Both are LPCNet's (Valin & Skoglund,
+2019), and make a network of this size learn to speak in an hour.
 Axes: b batch, n mel frames, s samples, c channels.
 """
 
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from pvlib.audio import HOP_LENGTH, N_MELS
 from pvlib.config import WaveRNN as Config
 from pvlib.systems.sv2tts import prediction
-from pvlib.systems.sv2tts.prediction import PAST, REACH, STRETCH
+from pvlib.systems.sv2tts.prediction import STRETCH
 from pvlib.systems.sv2tts.synthesizer import unscaled
 
 PARTS = 256  # values of 8 bits
@@ -81,11 +80,8 @@ class WaveRNN(torchaudio.models.WaveRNN):
             n_output=config.res_hidden,
         )
         self.config = config
-        self.near = (
-            config.heard + 2
-        )  # told just before: what was drawn last, what is foretold, the last sample
-        self.told = self.near + 2 * REACH + 1  # and what was drawn a period ago
-        self.before = PAST + config.order  # samples before the first that `news` needs
+        self.told = config.heard + 2  # what was drawn last, what is foretold, the last sample
+        self.before = STRETCH + config.order  # samples before the first that `news` needs
         self.fc = nn.Linear(self.told + N_MELS + self.n_aux, config.n_rnn)
         self.drawn = nn.Embedding(PARTS, config.n_fc)  # the coarse part just drawn
         self.fine1 = nn.Linear(config.n_fc, config.n_fc)
@@ -109,35 +105,28 @@ class WaveRNN(torchaudio.models.WaveRNN):
 
         mel: as `conditioning` takes it.
         """
-        return prediction.filters(self._between(mel, first, count), self.config.order)
+        with torch.no_grad(), torch.autocast(mel.device.type, enabled=False):
+            first += CONTEXT * HOP_LENGTH // STRETCH
+            between = prediction.at_stretches(unscaled(mel.float()), first, count)
+            return prediction.filters(between, self.config.order)
 
-    def periods(self, mel: Tensor, first: int, count: int) -> Tensor:
-        """Periods of the voice in samples (b, count), of the same stretches."""
-        return prediction.periods(self._between(mel, first, count))
-
-    def _between(self, mel: Tensor, first: int, count: int) -> Tensor:
-        return prediction.at_stretches(unscaled(mel.float()), first + CONTEXT * HOP_LENGTH // STRETCH, count)
-
-    @torch.no_grad()
     def news(self, mel: Tensor, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """What linear prediction leaves of each sample, and what it foretells: each (b, PAST + s).
+        """What linear prediction leaves of each sample, and what it foretells: each (b, 64 + s).
 
-        mel: as `conditioning` takes it; wave: (b, before + s), raised. The first PAST are of samples before the first.
+        mel: as `conditioning` takes it; wave: (b, before + s), raised. The first 64 are of samples before the first.
         """
-        weights = self.filters(mel, -PAST // STRETCH, wave.shape[1] // STRETCH)
+        weights = self.filters(mel, -1, wave.shape[1] // STRETCH)
         foretold = prediction.predicted(wave, weights)
         return wave[:, self.config.order :] - foretold, foretold
 
-    @torch.no_grad()
-    def told_of(self, mel: Tensor, news: Tensor, foretold: Tensor, wave: Tensor) -> Tensor:
+    def told_of(self, news: Tensor, foretold: Tensor, wave: Tensor) -> Tensor:
         """What the network is told of the past before each sample: (b, s, told), companded.
 
-        mel: as `conditioning` takes it; news, foretold: (b, PAST + s) of `news`; wave: (b, before + s), raised.
+        news, foretold: (b, 64 + s) of `news`; wave: (b, before + s), raised.
         """
-        last = news[:, PAST - self.config.heard : -1].unfold(1, self.config.heard, 1)
-        samples = torch.stack([foretold[:, PAST:], wave[:, self.before - 1 : -1]], -1)
-        echoes = prediction.echoes(news, self.periods(mel, 0, samples.shape[1] // STRETCH))
-        return companded(torch.cat([last, samples, echoes], -1))
+        last = news[:, STRETCH - self.config.heard : -1].unfold(1, self.config.heard, 1)
+        samples = torch.stack([foretold[:, STRETCH:], wave[:, self.before - 1 : -1]], -1)
+        return companded(torch.cat([last, samples], -1))
 
     def forward(self, mel: Tensor, told: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the coarse and the fine part of every sample, each (b, s, 256), for training.
@@ -176,8 +165,7 @@ class WaveRNN(torchaudio.models.WaveRNN):
             last = min(first + size, hops)
             window = mel[:, :, first : last + 1 + 2 * CONTEXT]
             known, others = self.conditioning(window)
-            stretches = (last - first) * HOP_LENGTH // STRETCH
-            weights, periods = (find(window, 0, stretches) for find in (self.filters, self.periods))
+            weights = self.filters(window, 0, (last - first) * HOP_LENGTH // STRETCH)
             for start in range(0, (last - first) * HOP_LENGTH, STRETCH):
                 span = slice(start, start + STRETCH)
                 noise = gumbel(STRETCH, 2, b, PARTS, generator=generator).mul_(temperature)
@@ -185,45 +173,32 @@ class WaveRNN(torchaudio.models.WaveRNN):
                 conditions = [x[:, span].transpose(0, 1).contiguous() for x in (known, *others)]
                 place = first * HOP_LENGTH + start
                 to = out[:, place : place + STRETCH]
-                spoken = slice(start // STRETCH, start // STRETCH + 1)
-                state = self._stretch(to, conditions, weights[:, spoken], periods[:, spoken], noise, state)
+                state = self._stretch(to, conditions, weights[:, start // STRETCH], noise, state)
         return out
 
     def start(self, mel: Tensor) -> tuple[Tensor, ...]:
         """The state before the first sample of a batch: no memory, nothing said."""
         b, config = len(mel), self.config
-        sizes = (config.n_rnn, config.n_rnn, config.order, PAST)
+        sizes = (config.n_rnn, config.n_rnn, config.order, config.heard)
         return tuple(mel.new_zeros(b, size) for size in sizes)
 
     def _stretch(
-        self,
-        out: Tensor,
-        conditions: list[Tensor],
-        weights: Tensor,
-        periods: Tensor,
-        noise: Tensor,
-        state: tuple[Tensor, ...],
+        self, out: Tensor, conditions: list[Tensor], weights: Tensor, noise: Tensor, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
-        """Samples that share a filter (b, 1, order) and a period (b, 1), the loop that costs all the time.
+        """Samples that share a filter (b, order), the loop that costs all the time; fills `out`, returns the state.
 
-        Fills `out`, returns the state: memories of the GRUs, the last samples (b, order), the last news companded
-        (b, PAST).
+        state: memories of the GRUs, the last samples (b, order), the last news companded (b, heard).
         """
-        memory1, memory2, samples, line = state
+        memory1, memory2, samples, news = state
         linear, relu = nn.functional.linear, torch.relu
-        hear, heard = self.fc.weight[:, : self.near].contiguous(), self.config.heard
-        echoes = prediction.echoes(line, periods)[:, : out.shape[1]].transpose(0, 1)
-        known = linear(  # all steps at once
-            torch.cat([echoes, conditions[0]], -1), self.fc.weight[:, self.near :], self.fc.bias
-        )
-        line = torch.cat([line, line.new_empty(out.shape)], 1)
-        weights = weights[:, 0].flip(1)  # oldest first
+        hear = self.fc.weight[:, : self.told].contiguous()
+        known = linear(conditions[0], self.fc.weight[:, self.told :], self.fc.bias)  # all steps at once
+        weights = weights.flip(1)  # oldest first
         gru1, gru2 = (
             (gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0)
             for gru in (self.rnn1, self.rnn2)
         )
         for t, (second, third, fourth) in enumerate(zip(*conditions[1:], strict=True)):
-            news = line[:, PAST + t - heard : PAST + t]
             foretold = (samples * weights).sum(1, keepdim=True)
             told = torch.cat([news, companded(torch.cat([foretold, samples[:, -1:]], 1))], 1)
             x = known[t] + linear(told, hear)
@@ -235,10 +210,10 @@ class WaveRNN(torchaudio.models.WaveRNN):
             x = relu(self.fc2(torch.cat([x, fourth], 1)))
             coarse = (self.fc3(x) + noise[t, 0]).argmax(1)
             parts = torch.stack([coarse, (self.fine(x, coarse) + noise[t, 1]).argmax(1)], 1)
-            line[:, PAST + t] = levels(parts)
+            news = torch.cat([news[:, 1:], levels(parts)[:, None]], 1)
             out[:, t] = (foretold[:, 0] + to_wave(parts)).clamp(-1, 1)
             samples = torch.cat([samples[:, 1:], out[:, t : t + 1]], 1)
-        return memory1, memory2, samples, line[:, -PAST:]
+        return memory1, memory2, samples, news
 
 
 def gumbel(*shape: int, generator: torch.Generator) -> Tensor:
