@@ -197,6 +197,16 @@ def test_stages_are_swapped(whole, request_of, tmp_path):
 
 
 def test_folding_is_timed_on_the_same_mel(whole):
+    turns = iter([1.0, 12.0, 3.0, 10.0, 2.0, 11.0])
+    spoken = three_networks._timed
+
+    def at_this_pace(*given):
+        return spoken(*given)[0], next(turns)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(three_networks, "_timed", at_this_pace)
+        paced = three_networks.folding(whole, babble(0.3), 0.4)
+    assert paced["computing (s)"].tolist() == [2.0, 11.0]  # the medians, and both speak in each turn
     timed = three_networks.folding(whole, babble(0.3), 0.4)
     assert list(timed.index) == ["folded", "in one piece"] and (timed["computing (s)"] > 0).all()
     assert timed["length (s)"].tolist() == pytest.approx([0.4, 0.4], abs=0.02)
@@ -208,7 +218,7 @@ def test_folding_is_timed_once_and_again_where_something_changed(whole, monkeypa
     monkeypatch.setattr(paths, "WORKING_ROWS", tmp_path)
     asked: list[float] = []
 
-    def timed(found, wave, seconds, seed=0):
+    def timed(found, wave, seconds, seed=0, progress=True):
         asked.append(seconds)
         table = {"WaveRNN": ["folded", "in one piece"], "computing (s)": [0.5 * len(asked), 3.0]}
         return pd.DataFrame(table).set_index("WaveRNN")

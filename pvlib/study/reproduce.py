@@ -364,7 +364,7 @@ def prepare(
     if any(need.sweep for need in needs):
         sweeps.speeds(profile, utterances=sweeps.timed(samples), progress=progress)
     if any(need.folding for need in needs):
-        three_networks.time_folding(profile, samples)
+        three_networks.time_folding(profile, samples, progress)
     if learning is not None and any(need.learning for need in needs):
         learning(profile, steps=sweeps.training_steps(profile, samples), progress=progress)
     return "" if rows is None else tables.html(tables.key_results(rows, speed, demo))

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from pvlib import audio, hub, paths
 from pvlib.audio import HOP_LENGTH, N_FFT, SAMPLE_RATE
@@ -52,6 +53,7 @@ SHORT_FOLDING, LONG_FOLDING = (
     2.0,
     10.0,
 )  # seconds of speech on which folding is timed, by default and when complete
+TIMED = 3  # turns
 
 
 @dataclass(frozen=True)
@@ -329,41 +331,46 @@ def folding_length(profile: Profile, samples: int) -> float:
     return LONG_FOLDING if samples >= profile.samples else SHORT_FOLDING
 
 
-def time_folding(profile: Profile | str, samples: int) -> pd.DataFrame:
+def time_folding(profile: Profile | str, samples: int, progress: bool = True) -> pd.DataFrame:
     """`folding_kept` as notebook 11 asks for it in a study with so many samples, before notebooks run side by side."""
     found = stages(profile)
     seed = found.profile.seed
     recording = audio.load(example(found.profile, samples, seed).audio_path)
-    return folding_kept(found, recording, folding_length(found.profile, samples), seed)
+    return folding_kept(found, recording, folding_length(found.profile, samples), seed, progress)
 
 
-def folding_kept(found: Stages, wave: np.ndarray, seconds: float, seed: int = 0) -> pd.DataFrame:
+def folding_kept(
+    found: Stages, wave: np.ndarray, seconds: float, seed: int = 0, progress: bool = True
+) -> pd.DataFrame:
     """`folding`, kept in `build/results/<profile>/folding.json`.
 
     What was measured on this machine of the same sound, with the same weights and sources, is not measured again, so
     that a notebook that runs beside another one, with fewer threads, shows the times of a quiet machine.
     """
     if "WaveRNN" not in found.vocoders:
-        return folding(found, wave, seconds, seed)
+        return folding(found, wave, seconds, seed, progress)
     path = paths.WORKING_ROWS / found.profile.name / "folding.json"
     made_by = SV2TTSWaveRNN("", found.profile, torch.device("cpu")).fingerprint()
     sound = hashlib.sha256(wave.tobytes()).hexdigest()
-    key = digest([machine(), made_by, sound, seconds, seed])
+    key = digest([machine(), made_by, sound, seconds, seed, TIMED])
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         content = {}
     if not isinstance(content, dict) or content.get("key") != key:
-        table = folding(found, wave, seconds, seed).reset_index().to_dict(orient="list")
+        table = folding(found, wave, seconds, seed, progress).reset_index().to_dict(orient="list")
         content = {"key": key, "threads": torch.get_num_threads(), "table": table}
         write_text(path, json.dumps(content, indent=2) + "\n")
     return pd.DataFrame(content["table"]).set_index("WaveRNN")
 
 
-def folding(found: Stages, wave: np.ndarray, seconds: float, seed: int = 0) -> pd.DataFrame:
+def folding(
+    found: Stages, wave: np.ndarray, seconds: float, seed: int = 0, progress: bool = True
+) -> pd.DataFrame:
     """WaveRNN with folding and without on the mel of one recording, as often repeated as the seconds need.
 
     A line each: computing time, real-time factor, SECS (GE2E) against the recording. Empty where it is not trained.
+    Times are the median of `TIMED` turns, in each of which both speak, so that a slower minute is slower for both.
     """
     lines = []
     stage = found.vocoders.get("WaveRNN")
@@ -373,8 +380,13 @@ def folding(found: Stages, wave: np.ndarray, seconds: float, seed: int = 0) -> p
         mel = audio.mel(torch.from_numpy(wave))
         judge = found.encoders[RESEMBLYZER]
         true = judge.voiceprint(wave).embedding
-        for name, options in (("folded", stage.folding), ("in one piece", Folding(enabled=False))):
-            made, spent = _timed(FoldedWaveRNN(stage.network, options), mel, seed)
+        ways = {"folded": stage.folding, "in one piece": Folding(enabled=False)}
+        turns = [
+            {name: _timed(FoldedWaveRNN(stage.network, way), mel, seed) for name, way in ways.items()}
+            for _ in tqdm(range(TIMED), desc="WaveRNN, folding", unit="turn", disable=not progress)
+        ]
+        for name in ways:
+            made, spent = turns[0][name][0], float(np.median([turn[name][1] for turn in turns]))
             similarity = float(judge.voiceprint(made).embedding @ true)
             lines.append((name, len(made) / SAMPLE_RATE, spent, spent * SAMPLE_RATE / len(made), similarity))
     columns = ["WaveRNN", "length (s)", "computing (s)", "real-time factor", "SECS (GE2E)"]
