@@ -6,7 +6,6 @@ Only what is trained takes part. A picture that needs an absent network says so 
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -28,11 +27,11 @@ from pvlib.study import manifest as manifests
 from pvlib.study.architecture import parameters_of
 from pvlib.study.comparisons import many
 from pvlib.study.examples import mel_distance
+from pvlib.study.kept import kept
 from pvlib.study.look import look, styled
 from pvlib.study.manifest import BUCKETS
 from pvlib.study.pictures import spectrogram
 from pvlib.study.provenance import machine
-from pvlib.study.rows import write_text
 from pvlib.study.statistics import paired_bootstrap
 from pvlib.systems.base import Request, Result
 from pvlib.systems.fingerprint import digest
@@ -353,15 +352,12 @@ def folding_kept(
     made_by = SV2TTSWaveRNN("", found.profile, torch.device("cpu")).fingerprint()
     sound = hashlib.sha256(wave.tobytes()).hexdigest()
     key = digest([machine(), made_by, sound, seconds, seed, TIMED])
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        content = {}
-    if not isinstance(content, dict) or content.get("key") != key:
-        table = folding(found, wave, seconds, seed, progress).reset_index().to_dict(orient="list")
-        content = {"key": key, "threads": torch.get_num_threads(), "table": table}
-        write_text(path, json.dumps(content, indent=2) + "\n")
-    return pd.DataFrame(content["table"]).set_index("WaveRNN")
+
+    def measure() -> dict[str, object]:
+        table = folding(found, wave, seconds, seed, progress).reset_index()
+        return {"threads": torch.get_num_threads(), "table": table.to_dict(orient="list")}
+
+    return pd.DataFrame(kept(path, key, measure)["table"]).set_index("WaveRNN")
 
 
 def folding(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import math
 import random
-import warnings
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -30,7 +29,7 @@ from pvlib.durations import DurationPredictor
 from pvlib.recognizer import CTCRecognizer
 from pvlib.training import letters, listening, machine
 from pvlib.training.common import Ema, Run, autocast, batches_by_length, chosen_device, muon_and_adamw
-from pvlib.training.features import mel_cache
+from pvlib.training.features import mel_cache, on_device
 from pvlib.training.schedule import Progress
 from pvlib.world.corpus import open_split
 
@@ -149,16 +148,18 @@ class Guide:
     def _see(self, layer: Attention, _: tuple, given: dict) -> None:
         self._seen.append((layer, given["x"], given["rope"][0]))
 
-    def forget(self) -> None:
-        """Leave the DiT pass just made unjudged: it was told no text."""
-        self._seen.clear()
+    def __call__(self, index: Tensor, tokens: Tensor, told: bool = True) -> Tensor:
+        """The loss for the DiT pass just made, zero where it was not told the text.
 
-    def __call__(self, index: Tensor, tokens: Tensor) -> Tensor:
-        """The loss for the DiT pass just made. index: (b, n) positions in the text, -1 where none; tokens: (b,)."""
+        index: (b, n) positions in the text, -1 where none; tokens: (b,) lengths.
+        """
+        seen, self._seen = self._seen, []
+        if not told:
+            return torch.zeros((), device=index.device)
         inside = lens_to_mask(tokens, length=index.shape[1])
         (inside,) = moved((inside,), index.device)
         losses = []
-        for layer, x, angles in self._seen:
+        for layer, x, angles in seen:
             size = layer.inner_dim // layer.heads
             query, key = (
                 apply_rotary_pos_emb(
@@ -170,7 +171,6 @@ class Guide:
             scores = scores.masked_fill(~inside[:, None], -torch.inf)
             missed = nn.functional.cross_entropy(scores.transpose(1, 2), index.clamp(min=0), reduction="none")
             losses.append(_mean(missed, (index >= 0) & inside))
-        self.forget()
         return torch.stack(losses).mean()
 
 
@@ -255,11 +255,7 @@ class Rows:
         self.device = device or torch.device("cpu")
         self.lengths = self.cache.lengths[:limit]
         self.centres = None if profile is None else letters.centres(split, profile, limit)
-        with (
-            warnings.catch_warnings()
-        ):  # a mapped file is read-only, which torch dislikes and nobody here minds
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            self._frames = torch.from_numpy(self.cache.frames).to(self.device)  # (frames of the split, 100)
+        self._frames = on_device(self.cache.frames, self.device)  # (frames of the split, 100)
         self._starts = torch.from_numpy(self.cache.offsets)
         self._texts: dict[int, Tensor] = {}
         self._edges: dict[int, Tensor] = {}
@@ -372,11 +368,7 @@ def learn(
         with record_function("hearing"):
             unlike = loss.new_zeros(()) if hearing is None else hearing(mel, frames, tokens)
         with record_function("guide"):
-            astray = loss.new_zeros(())
-            if guide is not None and not dropped[1]:
-                astray = guide(index, tokens)
-            elif guide is not None:
-                guide.forget()
+            astray = loss.new_zeros(()) if guide is None else guide(index, tokens, told=not dropped[1])
     with record_function("backward"):
         (loss + HEARING_WEIGHT * unlike + GUIDED_WEIGHT * astray).backward()
     norm = stepped(model, optimisers, ema, share)
@@ -464,19 +456,11 @@ def averaged(profile: Profile = MINI, name: str = NAME) -> tuple[backbone.Backbo
     profile = _of(name, profile)
     model = backbone.build(profile.backbone)
     ema = Ema(model)
-    ignored = {part: _Ignored() for part in ("muon", "adam", *(["hearing"] if name == NAME else []))}
-    parts = {"model": copy.deepcopy(model), "ema": ema} | ignored
+    parts = {"model": copy.deepcopy(model), "ema": ema}
     run = Run(name, parts, config=profile.backbone)
     run.require()
     model.load_state_dict(ema.shadow)
     return model.eval(), run
-
-
-class _Ignored:
-    """Parts of the state that looking does not need."""
-
-    def load_state_dict(self, state: dict) -> None:
-        """Nothing to take back."""
 
 
 def export(

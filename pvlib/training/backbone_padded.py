@@ -26,7 +26,7 @@ STEPS, LOWER_STEPS = 4_200, 2_200  # in all; in which the lower blocks learn alo
 LOWER_BLOCKS = 3
 EVALUATE_EVERY = 2_000
 WHOLE_RATE = 0.4  # of the peak rate, once all of it learns
-NEW = (
+UNUSED = (
     "text_embed.timing.",
     "text_embed.place.",
 )  # parts of the first backbone that padded text has no use for
@@ -40,6 +40,7 @@ def train(
     threads: int | None = None,
     device: torch.device | None = None,
     limit: int | None = None,
+    from_weights: bool = False,
     larger: int = 1,
 ) -> None:
     """Train the second backbone, or go on where the last run stopped, and export its averaged weights.
@@ -61,7 +62,7 @@ def train(
     run = Run(
         NAME, {"model": model, "muon": muon, "adam": adam, "ema": ema}, config=own.backbone, larger=larger
     )
-    run.resume()
+    run.take_up(own) if from_weights else run.resume()
     model.train()
     batches = batches_by_length(
         rows.lengths, first.FRAMES_PER_STEP, seed=first.SEED, start=run.step, larger=larger
@@ -97,7 +98,7 @@ def export(profile: Profile = MINI, **given) -> None:
 def begun(own: Profile, teacher: backbone.Backbone) -> backbone.Backbone:
     """A second backbone with all weights of the first that it has a place for."""
     model = backbone.build(own.backbone)
-    state = {k: v for k, v in teacher.state_dict().items() if not any(part in k for part in NEW)}
+    state = {k: v for k, v in teacher.state_dict().items() if not any(part in k for part in UNUSED)}
     model.load_state_dict(state)
     return model
 
@@ -147,11 +148,7 @@ def follow(
         inside = given["mask"][..., None]
         mean = (wanted * inside).sum((0, 1)) / inside.sum()
         unlike = ((made - wanted) * inside).square().sum() / ((wanted - mean) * inside).square().sum()
-        astray = unlike.new_zeros(())
-        if dropped[1]:
-            guide.forget()
-        else:
-            astray = guide(index, tokens)
+        astray = guide(index, tokens, told=not dropped[1])
     (unlike + first.GUIDED_WEIGHT * astray).backward()
     norm = first.stepped(model, optimisers, ema, share)
     return {"loss": unlike.detach(), "norm": norm, "frames": frames.sum(), "attention": astray.detach()}

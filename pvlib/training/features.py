@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,13 @@ def mel_cache(split: str) -> MelCache:
     if not _matches(path, card, key):
         _build(corpus, split, offsets, path, card, key)
     return MelCache(np.load(path, mmap_mode="r"), offsets)
+
+
+def on_device(mapped: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A mapped file as a tensor on a device; on the CPU it stays mapped, and must not be written to."""
+    with warnings.catch_warnings():  # which torch dislikes of a file that is read-only
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(mapped).to(device)
 
 
 def pad(mels: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:

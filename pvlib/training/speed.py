@@ -7,7 +7,6 @@ said in it. Every variant takes the same batches in turn, so that a machine that
 from __future__ import annotations
 
 import gc
-import json
 import statistics
 import time
 import timeit
@@ -23,8 +22,9 @@ from tqdm.auto import tqdm
 from pvlib import backbone, hub, paths
 from pvlib.audio import N_MELS
 from pvlib.config import MINI, Profile
-from pvlib.study import provenance, rows
+from pvlib.study import provenance
 from pvlib.study.comparisons import many
+from pvlib.study.kept import kept
 from pvlib.systems.fingerprint import digest, fingerprint
 from pvlib.training import backbone as trainer
 from pvlib.training import machine
@@ -209,19 +209,17 @@ def measured(settings: Profile = MINI, *, steps: int = 3, progress: bool = True)
     path = paths.WORKING_ROWS / settings.name / "training-speed.json"
     sources = fingerprint(settings, modules=[trainer.__name__, __name__], weights=["recognizer"])
     key = digest([provenance.machine(), sources, asdict(settings.backbone), steps])
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        content = {}
-    if not isinstance(content, dict) or content.get("key") != key:
+
+    def measure() -> dict[str, object]:
         compared = compare(settings, steps=steps, progress=progress)
         parts, kernels = profiled(settings)
         top, precision = ceiling(settings)
-        content = {"key": key, "threads": torch.get_num_threads(), "ceiling": top}
-        content |= {"precision": str(precision).removeprefix("torch.")}
+        found = {"threads": torch.get_num_threads(), "ceiling": top}
+        found |= {"precision": str(precision).removeprefix("torch.")}
         tables = {"compared": compared, "parts": parts, "kernels": kernels}
-        content |= {name: table.to_dict(orient="index") for name, table in tables.items()}
-        rows.write_text(path, json.dumps(content, indent=2) + "\n")
+        return found | {name: table.to_dict(orient="index") for name, table in tables.items()}
+
+    content = kept(path, key, measure)
     tables = {
         name: pd.DataFrame.from_dict(content[name], orient="index")
         for name in ("compared", "parts", "kernels")

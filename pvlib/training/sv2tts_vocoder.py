@@ -13,7 +13,6 @@ crops of 1,280 went at 22,800 samples a second on two cores so, at 17,600 with b
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -32,7 +31,7 @@ from pvlib.systems.sv2tts.vocoders import FoldedWaveRNN
 from pvlib.systems.sv2tts.wavernn import CONTEXT
 from pvlib.training import machine
 from pvlib.training.common import Ema, Run, TrainingError, autocast, chosen_device, muon_and_adamw
-from pvlib.training.features import mel_cache
+from pvlib.training.features import mel_cache, on_device
 from pvlib.training.schedule import Schedule
 from pvlib.world import corpus as world
 
@@ -135,11 +134,8 @@ class Crops:
         self.usable = np.array([i for i, n in enumerate(self.cache.lengths[:limit]) if n >= self.frames])
         if not len(self.usable):
             raise TrainingError(f"no utterance of {split} has {self.frames} mel frames; build longer speech")
-        with warnings.catch_warnings():  # a mapped file is read-only, and nothing here writes
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            self._mel, self._sound = (
-                torch.from_numpy(x).to(self.device) for x in (self.cache.frames, self.corpus.sound)
-            )
+        self._mel = on_device(self.cache.frames, self.device)
+        self._sound = on_device(self.corpus.sound, self.device)
 
     def batch(self, rows: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """`cut` at random places of random utterances."""
