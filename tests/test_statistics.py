@@ -129,6 +129,31 @@ def test_the_paired_bootstrap_is_that_of_the_differences():
         stats.paired_bootstrap(a, b[:-1], speakers)
 
 
+def test_the_interval_of_an_equal_error_rate_is_as_wide_as_new_speakers_make_it():
+    """Many sets of speakers drawn anew scatter as the interval from one set says."""
+    one, other = np.triu_indices(80, 1)
+    worlds = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        speaker = np.repeat(np.arange(20), 4)
+        voices = rng.normal(size=(20, 6))[speaker] + 0.8 * rng.normal(size=(80, 6))
+        scores = -np.linalg.norm(voices[one] - voices[other], axis=1)
+        sides = (speaker[one], speaker[other])
+        worlds.append(stats.verification_error(scores, sides[0] == sides[1], sides, resamples=200))
+    rates = np.array([world.value for world in worlds])
+    widths = np.array([world.high - world.low for world in worlds])
+    inside = np.mean([world.low <= rates.mean() <= world.high for world in worlds])
+    assert worlds[0].n == len(one) and worlds[0].clusters == 20
+    print(widths.mean() / (2 * 1.96 * rates.std(ddof=1)), inside)
+    assert 0.75 < widths.mean() / (2 * 1.96 * rates.std(ddof=1)) < 1.4
+    assert inside > 0.85
+
+
+def test_without_both_kinds_of_trial_there_is_no_equal_error_rate():
+    with pytest.raises(ValueError, match="both kinds of trial are needed"):
+        stats.verification_error([0.1, 0.2], [True, True], (["a", "b"], ["a", "b"]))
+
+
 def test_mcnemar_on_airway_responses_of_children():
     """Bentur et al. (2009) as tested by Fagerland, Lydersen and Laake (2013): 1, 1, 7 and 12 of 21 children."""
     before = [True] * 2 + [False] * 19

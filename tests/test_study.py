@@ -1023,11 +1023,13 @@ def test_trials_are_scored_by_the_embeddings_of_their_utterances():
         [(1, "a", "b"), (1, "c", "d"), (0, "a", "c"), (0, "b", "d")], columns=["label", "first", "second"]
     )
     voices = np.array([[1.0, 0.1], [1.0, 0.0], [0.0, 1.0], [0.1, 1.0]])
-    assert world_figures.trial_eer(trials, list("abcd"), voices, voices) == 0
+    table = pd.DataFrame({"utterance": list("abcd"), "speaker": ["x", "x", "y", "y"]})
+    found = world_figures.trial_eer(trials, table, voices, voices)
+    assert (found.value, found.low, found.high, found.n, found.clusters) == (0, 0, 0, 4, 2)
     swapped = voices[[0, 2, 1, 3]]  # now a sounds like c and b like d
-    assert world_figures.trial_eer(trials, list("abcd"), swapped, swapped) == 1
+    assert world_figures.trial_eer(trials, table, swapped, swapped).value == 1
     with pytest.raises(ManifestError, match="not in the manifest"):
-        world_figures.trial_eer(trials, list("abc"), voices, voices)
+        world_figures.trial_eer(trials, table[:3], voices, voices)
 
 
 def test_mel_distance_is_a_logarithm_of_loudness():
@@ -1039,9 +1041,17 @@ def test_mel_distance_is_a_logarithm_of_loudness():
 def test_figures_are_held_against_their_targets():
     values = {
         "eer_ge2e_whole": 0.08,
+        "eer_ge2e_whole_low": 0.06,
+        "eer_ge2e_whole_high": 0.1,
         "eer_ge2e_second_against_whole": 0.3,
+        "eer_ge2e_second_against_whole_low": 0.25,
+        "eer_ge2e_second_against_whole_high": 0.35,
         "eer_ecapa_whole": 0.051,
+        "eer_ecapa_whole_low": 0.04,
+        "eer_ecapa_whole_high": 0.06,
         "eer_ecapa_second_against_whole": 0.2,
+        "eer_ecapa_second_against_whole_low": 0.15,
+        "eer_ecapa_second_against_whole_high": 0.25,
         "wer_ground_truth": 0.02,
         "wer_vocoded": 0.06,
         "wer_scrambled": 0.045,
@@ -1053,6 +1063,8 @@ def test_figures_are_held_against_their_targets():
         "ground_truth_dnsmos": 3.1,
     }
     reached = {target.id: target.reached for target in world_figures.targets(values)}
+    told = {target.id: target.shown for target in world_figures.targets(values)}["eer_ecapa_whole"]
+    assert told == "5.10% [4.00%, 6.00%] (one second against whole 20.00% [15.00%, 25.00%])"
     assert {name for name, ok in reached.items() if not ok} == {
         "eer_ecapa_whole",
         "wer_vocoded",

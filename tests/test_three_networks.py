@@ -98,7 +98,7 @@ def test_verification_counts_the_right_trials():
     assert table.loc["one second against whole", "n"] == 4 * 3  # never the recording that it was cut from
     assert (table["same speaker"] == 1).all() and (table["another speaker"] == 0).all()
     assert (table["equal error rate"] == 0).all()
-    assert "E 0.0% (whole recordings, n = 6)" in voiceprints.clusters(table.reset_index())
+    assert "E 0.0% [0.0%, 0.0%] (whole recordings, n = 6)" in voiceprints.clusters(table.reset_index())
 
 
 def test_pictures_of_voices(tmp_path):

@@ -36,6 +36,7 @@ PARTS = ("whole", "timbre", "environment")
 SCALES = (0.1, 1.0)  # env_scale at its start: the paper's, and the one it calls a disaster
 WEIGHTS = (0.0, 0.5, 1.0)
 STEPS = 16  # ODE steps of what is synthesised here
+EER_RESAMPLES = 500  # of speakers: tens of thousands of trials make each one slow
 PACE = "rate"  # of `prosody.PROSODY`
 SHARE, FEWEST = 10, 3  # one utterance in so many, but no fewer than this
 WHOLE_ROOM, TIMBRE_ROOM = 3.0, 1.5  # targets, in multiples of chance, set before anything was measured
@@ -152,6 +153,14 @@ def _rooms_known(rows: pd.DataFrame) -> bool:
 
 def speaker_eer(embedding: Tensor, rows: pd.DataFrame) -> float:
     """Equal error rate of telling the speakers of these clips apart by cosine, pairs of two rooms; NaN for none."""
+    scores, same, _ = speaker_trials(embedding, rows)
+    return equal_error_rate(scores, same) if 0 < same.sum() < len(same) else float("nan")
+
+
+def speaker_trials(
+    embedding: Tensor, rows: pd.DataFrame
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Trials of these clips, pairs of two rooms: cosine, whether one speaker says both, and who speaks on each side."""
     normal = torch.nn.functional.normalize(embedding, dim=-1)
     scores = (normal @ normal.T).numpy()
     speaker = rows["speaker"].to_numpy()
@@ -159,8 +168,8 @@ def speaker_eer(embedding: Tensor, rows: pd.DataFrame) -> float:
     one, other = np.triu_indices(len(rows), 1)
     apart = room[one] != room[other]
     one, other = one[apart], other[apart]
-    same = speaker[one] == speaker[other]
-    return equal_error_rate(scores[one, other], same) if 0 < same.sum() < len(same) else float("nan")
+    sides = (speaker[one], speaker[other])
+    return scores[one, other], sides[0] == sides[1], sides
 
 
 def untrained_text(table: pd.DataFrame) -> str:
@@ -193,10 +202,12 @@ def probes(profile: Profile | str, rows: pd.DataFrame, embedding: Tensor) -> pd.
     """Rooms and speakers in the whole embedding and its parts, a line each.
 
     The readers are linear and learned on training speakers in training places; these clips are of neither. room:
-    balanced accuracy with a 95 % interval from resampled speakers, in multiples of chance. eer: see `speaker_eer`.
+    balanced accuracy with a 95 % interval from resampled speakers, in multiples of chance. speaker EER: see
+    `speaker_eer`, with such an interval; all NaN where no speaker is heard twice.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    columns = ["part", "room accuracy", "low", "high", "times chance", "speaker EER"]
+    columns = ["part", "room accuracy", "low", "high", "times chance"]
+    columns += ["speaker EER", "speaker EER, low", "speaker EER, high"]
     if not trained(profile):
         return pd.DataFrame(columns=columns)
     oes, readers, rooms = load(profile)
@@ -212,9 +223,12 @@ def probes(profile: Profile | str, rows: pd.DataFrame, embedding: Tensor) -> pd.
         weight = 1 / rows.groupby("room")["room"].transform("size").to_numpy()
         totals = [right * weight, weight]
         found = statistics.cluster_bootstrap(lambda s, n: s / n, totals, rows["speaker"])
-        lines.append(
-            (part, found.value, found.low, found.high, found.value * len(rooms), speaker_eer(x, rows))
-        )
+        trials = speaker_trials(x, rows)
+        errors = (np.nan, np.nan, np.nan)
+        if 0 < trials[1].sum() < len(trials[1]):
+            told = statistics.verification_error(*trials, resamples=EER_RESAMPLES)
+            errors = (told.value, told.low, told.high)
+        lines.append((part, found.value, found.low, found.high, found.value * len(rooms), *errors))
     return pd.DataFrame(lines, columns=columns)
 
 
@@ -230,9 +244,14 @@ def probes_text(table: pd.DataFrame) -> str:
         f"{WHOLE_ROOM:g}, {met[bool(whole['times chance'] >= WHOLE_ROOM)]}) and off the timbre at "
         f"{timbre['times chance']:.2f} times (target: at most {TIMBRE_ROOM:g}, "
         f"{met[bool(timbre['times chance'] <= TIMBRE_ROOM)]}). Speakers are told apart with an equal error rate of "
-        f"{whole['speaker EER']:.3f} by the whole and {timbre['speaker EER']:.3f} by the timbre (target: no worse, "
+        f"{_with_interval(whole)} by the whole and {_with_interval(timbre)} by the timbre (target: no worse, "
         f"{met[bool(timbre['speaker EER'] <= whole['speaker EER'])]})."
     )
+
+
+def _with_interval(line: pd.Series) -> str:
+    low, high = line["speaker EER, low"], line["speaker EER, high"]
+    return f"{line['speaker EER']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 # What is heard

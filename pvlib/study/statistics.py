@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pvlib.metrics.eer import equal_error_rate
+
 RESAMPLES = 2000
 LEVEL = 0.95
 ALPHA = 0.05
@@ -80,6 +82,39 @@ def cluster_bootstrap_mean(
     values = np.asarray(values, dtype=float)
     options = {"resamples": resamples, "level": level, "seed": seed}
     return cluster_bootstrap(lambda s, n: s / n, [values, np.ones_like(values)], clusters, **options)
+
+
+def verification_error(
+    scores: Sequence[float],
+    same: Sequence[bool],
+    speakers: tuple[Sequence[str], Sequence[str]],
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """The equal error rate of trials, with a percentile interval from resampled speakers.
+
+    scores, same: (n,) of each trial; speakers: (n,) who speaks on either side. A trial of two speakers counts as often
+    as both were drawn, one of a single speaker as often as that one was (Poh & Bengio, 2007, "Performance
+    Generalization in Biometric Authentication Using Joint User-Specific and Sample Bootstraps", the users' part).
+    Resamples that lack one kind of trial are left out. Raises ValueError on what `equal_error_rate` refuses.
+    """
+    scores, same = np.asarray(scores, dtype=float), np.asarray(same, dtype=bool)
+    value = equal_error_rate(scores, same)
+    names, member = np.unique(np.concatenate(speakers), return_inverse=True)
+    first, second = member.reshape(2, -1)
+    rates = []
+    for drawn in np.random.default_rng(seed).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), size=resamples
+    ):
+        times = np.where(same, drawn[first], drawn[first] * drawn[second])
+        if times[same].any() and times[~same].any():
+            rates.append(equal_error_rate(np.repeat(scores, times), np.repeat(same, times)))
+    if not rates:
+        raise ValueError("no resample of speakers holds trials of both kinds")
+    low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high), len(scores), len(names))
 
 
 def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:

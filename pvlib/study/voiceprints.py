@@ -16,8 +16,8 @@ from torch import Tensor
 from pvlib import audio
 from pvlib.audio import SAMPLE_RATE
 from pvlib.config import Profile, get_profile
-from pvlib.metrics.eer import equal_error_rate
 from pvlib.study import manifest as manifests
+from pvlib.study import statistics
 from pvlib.study.look import look, styled
 from pvlib.study.pictures import spectrogram
 from pvlib.systems.base import Request
@@ -68,7 +68,8 @@ def hear(by: Encoder, requests: Sequence[Request]) -> Heard:
 def verification(heard: Mapping[str, Heard]) -> pd.DataFrame:
     """How well encoders tell speakers apart: cosines of whole recordings, and of clips against whole recordings.
 
-    A line per encoder and kind of trial: mean cosine of the same and of different speakers, equal error rate.
+    A line per encoder and kind of trial: mean cosine of the same and of different speakers, equal error rate and its
+    95 % interval from resampled speakers.
     """
     lines = []
     for name, own in heard.items():
@@ -80,9 +81,12 @@ def verification(heard: Mapping[str, Heard]) -> pd.DataFrame:
         for kind, pairs in (("whole recordings", whole), ("one second against whole", short)):
             values = np.array([scores[i, j] for i, j in pairs])
             same = np.array([own.speakers[i] == own.speakers[j] for i, j in pairs])
-            rate = equal_error_rate(values, same)
-            lines.append((name, kind, len(pairs), values[same].mean(), values[~same].mean(), rate))
-    columns = ["encoder", "trials", "n", "same speaker", "another speaker", "equal error rate"]
+            sides = ([own.speakers[i] for i, _ in pairs], [own.speakers[j] for _, j in pairs])
+            rate = statistics.verification_error(values, same, sides)
+            cosines = (values[same].mean(), values[~same].mean())
+            lines.append((name, kind, len(pairs), *cosines, rate.value, rate.low, rate.high))
+    columns = ["encoder", "trials", "n", "same speaker", "another speaker"]
+    columns += ["equal error rate", "low", "high"]
     return pd.DataFrame(lines, columns=columns)
 
 
@@ -125,7 +129,8 @@ def plane_figure(heard: Mapping[str, Heard]) -> Figure:
 def clusters(table: pd.DataFrame) -> str:
     """One sentence on `verification`: equal error rates of every encoder."""
     parts = [
-        f"{row['encoder']} {row['equal error rate']:.1%} ({row['trials']}, n = {row['n']})"
+        f"{row['encoder']} {row['equal error rate']:.1%} [{row['low']:.1%}, {row['high']:.1%}] ({row['trials']}, "
+        f"n = {row['n']})"
         for _, row in table.iterrows()
     ]
     return f"Equal error rates: {'; '.join(parts)}. Pairs share recordings, so they are fewer than they look."
