@@ -52,7 +52,7 @@ METRICS = ("secs_ecapa_clip", "wer_capped")
 CRITERION = 0.1  # |d| that the paper asks of a module
 
 SHARE = 8  # one utterance in so many of a complete study is ablated: there are many variants
-QUICK = 3  # utterances of another: too few for a test, enough to see and hear each variant at work
+QUICK = 1  # utterances of another: too few for a test, enough to see and hear each variant at work
 
 
 def size(profile: Profile, samples: int) -> int:

@@ -52,7 +52,7 @@ SHORT_FOLDING, LONG_FOLDING = (
     2.0,
     10.0,
 )  # seconds of speech on which folding is timed, by default and when complete
-TIMED = 3  # turns
+TIMED = 3  # turns of a complete study; of another, one
 
 
 @dataclass(frozen=True)
@@ -366,7 +366,8 @@ def folding(
     """WaveRNN with folding and without on the mel of one recording, as often repeated as the seconds need.
 
     A line each: computing time, real-time factor, SECS (GE2E) against the recording. Empty where it is not trained.
-    Times are the median of `TIMED` turns, in each of which both speak, so that a slower minute is slower for both.
+    Times of long sounds are the median of `TIMED` turns, in each of which both speak, so that a slower minute is slower
+    for both; short ones are timed once.
     """
     lines = []
     stage = found.vocoders.get("WaveRNN")
@@ -379,7 +380,12 @@ def folding(
         ways = {"folded": stage.folding, "in one piece": Folding(enabled=False)}
         turns = [
             {name: _timed(FoldedWaveRNN(stage.network, way), mel, seed) for name, way in ways.items()}
-            for _ in tqdm(range(TIMED), desc="WaveRNN, folding", unit="turn", disable=not progress)
+            for _ in tqdm(
+                range(TIMED if seconds >= LONG_FOLDING else 1),
+                desc="WaveRNN, folding",
+                unit="turn",
+                disable=not progress,
+            )
         ]
         for name in ways:
             made, spent = turns[0][name][0], float(np.median([turn[name][1] for turn in turns]))
