@@ -165,6 +165,8 @@ def test_the_second_backbone_is_resumed_and_loaded_where_padded_text_asks_for_it
 ):
     both = BOTH
     monkeypatch.setattr(backbone_padded, "LOWER_STEPS", 2)
+    monkeypatch.setattr(backbone_padded, "EARLY_FROM", 3)
+    monkeypatch.setattr(backbone_padded, "EARLY_BLOCKS", (1, 3))
     backbone_padded.train(both, steps=4)
     assert [hub.read_card(name, both)["steps"] for name in ("backbone", "backbone-padded")] == [7, 4]
     unbroken = trainer.averaged(both, backbone_padded.NAME)[0].state_dict()
@@ -230,6 +232,58 @@ def test_only_the_lower_blocks_follow_and_they_come_nearer(teacher, monkeypatch)
         assert any(part in key for key in changed), part
 
 
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [((0.45, 0.6), {"red", "fox"}), ((2.0, 3.0), {"red fox", "fox"})]
+)
+def test_pieces_are_stretches_of_their_utterances_words_sound_and_letters(
+    toy_corpus, monkeypatch, seconds, expected
+):
+    """red is said from 0.1 to 0.5 s, fox from then to 1.05 s, and silence follows to the end."""
+    monkeypatch.setattr(backbone_padded, "PIECE_SECONDS", seconds)
+    model = backbone.build(profile("padded").backbone)
+    rows, pieces = (kind("train", model) for kind in (trainer.Rows, backbone_padded.Pieces))
+    assert len(pieces.lengths) == backbone_padded.PIECES * len(rows.lengths)
+    said = set()
+    for i in range(len(pieces.lengths)):
+        whole = i // backbone_padded.PIECES
+        text = "".join(model.settings.vocabulary[k] for k in pieces.text(i).tolist())
+        begin = 46 if text == "fox" else 0  # 93.75 frames a second
+        end = 47 if text == "red" else rows.lengths[whole]
+        (mel,), (frames,) = pieces.mels([i], [1.0])
+        np.testing.assert_array_equal(mel, rows.cache.mel(whole, begin, end).astype(np.float32))
+        assert frames == end - begin
+        shift = "red fox".index(text)
+        moved = rows.edges(whole)[shift : shift + len(text)] - begin / 93.75
+        torch.testing.assert_close(pieces.edges(i), moved.clamp(min=0))
+        said.add(text)
+    assert said == expected
+
+
+def test_a_clone_is_made_behind_its_clip_and_short_pieces_anywhere(monkeypatch):
+    monkeypatch.setattr(backbone_padded, "CLONED", 1.0)
+    model = backbone.build(replace(SMALL, text_conditioning="padded", stack=2))
+    torch.manual_seed(0)
+    made = backbone_padded.to_be_made(model.cfm, torch.tensor([100, 55, 20]))
+    assert made.shape == (3, 100)
+    for row, tokens in zip(made[:2], (100, 55), strict=True):
+        assert torch.equal(row, (torch.arange(100) >= 47) & (torch.arange(100) < tokens))
+    assert 0.7 * 20 - 1 <= int(made[2].sum()) <= 20 and not made[2, 20:].any()
+
+
+def test_early_times_are_a_power_of_the_swayed_ones(teacher):
+    mel, frames, _, _ = padded_batch(teacher)
+    stacked, tokens = teacher.cfm.stacked(mel), teacher.cfm.tokens(frames)
+    given = []
+    for power in (1.0, 2.0):
+        torch.manual_seed(0)
+        given.append(trainer.corrupted(teacher.cfm, stacked, tokens, early=power))
+    (usual, hidden, velocity), (early, also_hidden, same) = given
+    torch.testing.assert_close(early["time"], usual["time"].square())
+    assert torch.equal(hidden, also_hidden) and torch.equal(velocity, same)
+    way = early["time"][:, None, None]
+    torch.testing.assert_close(early["x"], (1 - way) * (stacked - velocity) + way * stacked)
+
+
 def test_the_guide_asks_for_the_official_attention_to_lie_on_the_character_that_sounds(teacher, monkeypatch):
     """The weights that the official processor computes, caught where it hands its queries and keys to torch."""
     from f5_tts.model import modules
@@ -247,17 +301,25 @@ def test_the_guide_asks_for_the_official_attention_to_lie_on_the_character_that_
     monkeypatch.setattr(modules.F, "scaled_dot_product_attention", caught)
     with torch.no_grad():
         trainer.flow_loss(model.cfm, model.cfm.stacked(mel), text, tokens, dropped=(False, False))
-        found = guide(index, tokens)
+        watched = guide(index, tokens)
+        guide.watch((3,), 1.0)
+        trainer.flow_loss(model.cfm, model.cfm.stacked(mel), text, tokens, dropped=(False, False))
+        later = guide(index, tokens)
+    depth = model.settings.depth
+    for found, blocks, caught_then in (
+        (watched, trainer.GUIDED_BLOCKS, weights[:depth]),
+        (later, (3,), weights[depth:]),
+    ):
         expected = []
-        for number in trainer.GUIDED_BLOCKS:
+        for number in blocks:
             own = [
-                -weights[number][row, t, index[row, t]].log()
+                -caught_then[number][row, t, index[row, t]].log()
                 for row in range(2)
                 for t in range(int(tokens[row]))
                 if index[row, t] >= 0
             ]
             expected.append(torch.stack(own).mean())
-    torch.testing.assert_close(found, torch.stack(expected).mean())
+        torch.testing.assert_close(found, torch.stack(expected).mean())
     assert not guide._seen
 
 

@@ -22,6 +22,8 @@ DEV = {
     "wer_dev": "WER",
     "cer_dev": "CER",
     "cer_dev_one_second": "CER, one second",
+    "wer_dev_short": "WER, at most 4 words",
+    "cer_dev_short": "CER, at most 4 words",
     "eer_dev": "EER",
     "eer_dev_rooms": "EER, two rooms",
     "eer_dev_one_second": "EER, one second",

@@ -19,6 +19,7 @@ from f5_tts.model.modules import Attention, apply_rotary_pos_emb
 from f5_tts.model.utils import lens_to_mask, list_str_to_idx, mask_from_frac_lengths
 from torch import Tensor, nn
 from torch.profiler import record_function
+from torch.utils.hooks import RemovableHandle
 from tqdm.auto import tqdm
 
 from pvlib import alignment, backbone, hub
@@ -132,7 +133,7 @@ class Hearing(nn.Module):
 
 
 class Guide:
-    """Guided attention, for padded text: in two blocks the first head should look at the character that sounds.
+    """Guided attention, for padded text: in some blocks the first head should look at the character that sounds.
 
     Flow matching alone finds out only late where in its text a token belongs. The mini world knows when each word is
     said, so the cross-entropy between that head's attention and the true character joins the loss (after Tachibana
@@ -140,10 +141,21 @@ class Guide:
     """
 
     def __init__(self, model: backbone.Backbone):
+        self._layers = [block.attn for block in model.transformer.transformer_blocks]
         self._seen: list[tuple[Attention, Tensor, Tensor]] = []
-        for number in GUIDED_BLOCKS:
-            layer = model.transformer.transformer_blocks[number].attn
-            layer.register_forward_pre_hook(self._see, with_kwargs=True)
+        self._hooks: list[RemovableHandle] = []
+        self.blocks: tuple[int, ...] = ()
+        self.watch(GUIDED_BLOCKS, GUIDED_WEIGHT)
+
+    def watch(self, blocks: tuple[int, ...], weight: float) -> None:
+        """From now on guide these blocks and no others; weight: share of this loss in the whole."""
+        self.weight = weight
+        if blocks != self.blocks:
+            for hook in self._hooks:
+                hook.remove()
+            watched = [self._layers[number] for number in blocks]
+            self._hooks = [layer.register_forward_pre_hook(self._see, with_kwargs=True) for layer in watched]
+            self.blocks = blocks
 
     def _see(self, layer: Attention, _: tuple, given: dict) -> None:
         self._seen.append((layer, given["x"], given["rope"][0]))
@@ -187,16 +199,17 @@ def flow_loss(
     sway_coef: float | None = SWAY,
     hidden: Tensor | None = None,
     dropped: tuple[bool, bool] | None = None,
+    early: float = 1.0,
 ) -> Tensor:
     """The loss of the official `CFM.forward` on its own random numbers, with the times swayed; None: not swayed.
 
     mel: (b, n, d) stacked; text: (b, nt) vocabulary indices; tokens: (b,) lengths, on the CPU so that a GPU need not be
     waited for. hidden: (b, n) what is to be made, by default a random span; dropped: whether the visible sound, and
-    whether everything, is dropped, by default drawn.
+    whether everything, is dropped, by default drawn. early: power of the times, over 1 for more of them near the noise.
     Uniform times are right for unit variance; log-mels vary more, and their content shows through the noise before a
     fifth of the way is gone.
     """
-    given, hidden, velocity = corrupted(cfm, mel, tokens, sway_coef, hidden)
+    given, hidden, velocity = corrupted(cfm, mel, tokens, sway_coef, hidden, early)
     drop_clip, drop_all = drops(cfm) if dropped is None else dropped
     made = cfm.transformer(text=text, drop_audio_cond=drop_clip or drop_all, drop_text=drop_all, **given)
     return _mean((made - velocity).square().mean(-1), hidden)
@@ -208,6 +221,7 @@ def corrupted(
     tokens: Tensor,
     sway_coef: float | None = SWAY,
     hidden: Tensor | None = None,
+    early: float = 1.0,
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Speech on its way from noise: what the transformer is given of it, what is hidden (b, n), the velocity (b, n, d).
 
@@ -222,6 +236,7 @@ def corrupted(
     times = torch.rand(len(mel), device=mel.device)
     if sway_coef is not None:
         times = times + sway_coef * (torch.cos(math.pi / 2 * times) - 1 + times)
+    times = times**early
     t = times[:, None, None]
     visible = mel.masked_fill(hidden.unsqueeze(-1), 0.0)
     given = {"x": (1 - t) * noise + t * mel, "cond": visible, "time": times, "mask": mask}
@@ -353,24 +368,28 @@ def learn(
     *,
     mixed: bool = True,
     guide: Guide | None = None,
+    hidden: Tensor | None = None,
+    early: float = 1.0,
 ) -> dict[str, Tensor]:
     """One step on a batch of `Rows.batch`: its losses, the norm of the gradient and the frames it learnt from.
 
     hearing: None leaves representation alignment out, guide: None guided attention; share: of the peak rate; mixed:
-    `autocast` where it is quicker. Its parts have names in the profiler (`training.speed`).
+    `autocast` where it is quicker; hidden, early: as of `flow_loss`. Its parts have names in the profiler
+    (`training.speed`).
     """
     mel, frames, text, index = given
     tokens = model.cfm.tokens(frames)
     dropped = drops(model.cfm)
     with model.aligned(index), autocast(mel.device, mixed):
         with record_function("flow"):
-            loss = flow_loss(model.cfm, model.cfm.stacked(mel), text, tokens, dropped=dropped)
+            options = {"hidden": hidden, "dropped": dropped, "early": early}
+            loss = flow_loss(model.cfm, model.cfm.stacked(mel), text, tokens, **options)
         with record_function("hearing"):
             unlike = loss.new_zeros(()) if hearing is None else hearing(mel, frames, tokens)
         with record_function("guide"):
             astray = loss.new_zeros(()) if guide is None else guide(index, tokens, told=not dropped[1])
     with record_function("backward"):
-        (loss + HEARING_WEIGHT * unlike + GUIDED_WEIGHT * astray).backward()
+        (loss + HEARING_WEIGHT * unlike + (0 if guide is None else guide.weight) * astray).backward()
     norm = stepped(model, optimisers, ema, share)
     found = {"loss": loss.detach(), "hearing": unlike.detach(), "norm": norm, "frames": frames.sum()}
     return found if guide is None else found | {"attention": astray.detach()}
@@ -483,25 +502,32 @@ def export(
     else:
         state = ema.shadow
     keep = {k: v for k, v in state.items() if not k.startswith("cfm.mel_spec.")}
+    measured = evaluate(profile, keep, device, short=name == PADDED)
     run.export(
         profile,
         keep,
         data="the mini world, train split; quality on the dev split (speakers and sentences never seen)",
-        quality={name: round(value, 4) for name, value in evaluate(profile, keep, device).items()},
+        quality={key: round(value, 4) for key, value in measured.items()},
         more=more,
     )
 
 
 def evaluate(
-    profile: Profile, state: dict[str, Tensor], device: torch.device | None = None
+    profile: Profile, state: dict[str, Tensor], device: torch.device | None = None, short: bool = False
 ) -> dict[str, float]:
-    """The flow loss on the dev split; and where recogniser and vocoder are trained, what they hear of dev sentences."""
+    """The flow loss on the dev split; and where recogniser and vocoder are trained, what they hear of dev sentences.
+
+    short: of very short ones too.
+    """
     model = backbone.build(profile.backbone)
     model.load_state_dict(state, strict=False)
     model.to(device or torch.device("cpu")).eval()
     found = {"dev_flow_loss": dev_loss(model, profile)}
     if listening.possible(profile):
         found |= listening.error_rates(model, profile)
+        if short:
+            rates = listening.error_rates(model, profile, words=listening.SHORT)
+            found |= {f"{name}_short": rate for name, rate in rates.items()}
     return found
 
 

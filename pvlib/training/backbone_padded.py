@@ -3,18 +3,27 @@
 No input tells this one which character sounds where: attention has to find out, which is the difference that is
 studied. It begins as the first backbone, and its lower blocks learn first what those of the first make of the same
 noisy speech when they are told the alignment (after Hinton et al., 2015, "Distilling the Knowledge in a Neural
-Network"); then all of it learns by flow matching. So the two know equally much of speech. While it learns, two of its
-heads are shown where to look (`backbone.Guide`).
+Network"); then all of it learns by flow matching. So the two know equally much of speech. While it learns, some of its
+heads are shown where to look (`backbone.Guide`). Near the noise, where text and length alone say what sounds when, it
+learns slowest, and the more slowly the longer the text. The last stage therefore draws most of its times there, guides
+more blocks, and takes many small steps on `Pieces` of a few words, half of them as a clone is made: a second of sound,
+and all that follows hidden.
 """
 
 from __future__ import annotations
 
+import math
 import random
+import re
+from collections.abc import Iterator
+from itertools import chain, islice
 
 import torch
+from f5_tts.model.utils import lens_to_mask, mask_from_frac_lengths
 from torch import Tensor
 
 from pvlib import backbone, hub
+from pvlib.audio import CLIP_FRAMES, HOP_LENGTH, SAMPLE_RATE
 from pvlib.config import MINI, Profile
 from pvlib.training import backbone as first
 from pvlib.training import machine
@@ -22,10 +31,15 @@ from pvlib.training.common import Ema, Run, autocast, batches_by_length, chosen_
 from pvlib.training.schedule import Progress
 
 NAME = first.PADDED
-STEPS, LOWER_STEPS = 4_200, 2_200  # in all; in which the lower blocks learn alone
+STEPS = 10_000
+LOWER_STEPS = 2_200  # in which the lower blocks learn alone
+EARLY_FROM, EARLY = 3_216, 2.0  # the step from which times crowd near the noise; the power of the times
+EARLY_BLOCKS, EARLY_WEIGHT = (1, 2, 3, 4), 0.5  # guided from that step on; share in the loss
+PIECE_FRAMES, PIECE_SECONDS, PIECES = 2_500, (1.5, 6.0), 4  # of a step then; of a piece; of an utterance
+CLONED, LEAST_BEHIND = 0.5, 8  # share of the pieces that begin with a clip; tokens that have to follow it
 LOWER_BLOCKS = 3
 EVALUATE_EVERY = 2_000
-WHOLE_RATE = 0.4  # of the peak rate, once all of it learns
+WHOLE_RATE, EARLY_RATE = 0.4, 0.6  # of the peak rate, once all of it learns; from EARLY_FROM on
 UNUSED = (
     "text_embed.timing.",
     "text_embed.place.",
@@ -55,7 +69,7 @@ def train(
     model = begun(own, teacher).to(device)
     for each in (teacher, model):
         first.quicken(each.transformer.transformer_blocks, device)
-    rows = first.Rows("train", model, limit, own, device)
+    rows, pieces = (kind("train", model, limit, own, device) for kind in (first.Rows, Pieces))
     guide = first.Guide(model)
     muon, adam = first.optimisers(model)
     ema = Ema(model)
@@ -64,19 +78,34 @@ def train(
     )
     run.take_up(own) if from_weights else run.resume()
     model.train()
-    batches = batches_by_length(
-        rows.lengths, first.FRAMES_PER_STEP, seed=first.SEED, start=run.step, larger=larger
+
+    def shared_out(lengths: list[int], frames: int, start: int) -> Iterator[list[int]]:
+        return batches_by_length(lengths, frames, seed=first.SEED, start=start, larger=larger)
+
+    batches = chain(
+        islice(shared_out(rows.lengths, first.FRAMES_PER_STEP, run.step), max(0, EARLY_FROM - run.step)),
+        shared_out(pieces.lengths, PIECE_FRAMES, max(run.step, EARLY_FROM)),
     )
     schedule = Progress(run, steps, minutes)
 
     def step(number: int) -> dict[str, Tensor]:
         torch.manual_seed(first.SEED + 1000 * number)  # as in the first backbone's training
         random.seed(number)
-        given = rows.batch(next(batches), torch.Generator().manual_seed(number), first.TEMPO)
+        early = number >= EARLY_FROM
+        given = (pieces if early else rows).batch(
+            next(batches), torch.Generator().manual_seed(number), first.TEMPO
+        )
         share = first.learning_rate(number, schedule.progress)
         if number < LOWER_STEPS:
             return follow(model, teacher, (muon, adam), ema, given, share, guide)
-        found = first.learn(model, None, (muon, adam), ema, given, WHOLE_RATE * share, guide=guide)
+        if early:
+            guide.watch(EARLY_BLOCKS, EARLY_WEIGHT)
+            options = {"hidden": to_be_made(model.cfm, model.cfm.tokens(given[1])), "early": EARLY}
+            found = first.learn(
+                model, None, (muon, adam), ema, given, EARLY_RATE * share, guide=guide, **options
+            )
+        else:
+            found = first.learn(model, None, (muon, adam), ema, given, WHOLE_RATE * share, guide=guide)
         del found["hearing"]  # so that the log has the same columns throughout
         return found
 
@@ -93,6 +122,65 @@ def train(
 def export(profile: Profile = MINI, **given) -> None:
     """As `backbone.export`; the card tells as which weights of the first backbone this one began."""
     first.export(profile, name=NAME, more={"began_as": hub.fingerprint("backbone", profile)}, **given)
+
+
+class Pieces(first.Rows):
+    """A few successive words of a training utterance each: stretches as long as a clip and a short text."""
+
+    def __init__(self, *given, **options):
+        """As `Rows`. Which words is drawn once, from a seed of its own."""
+        super().__init__(*given, **options)
+        generator = torch.Generator().manual_seed(first.SEED)
+        self._pieces = [
+            (i, *cut(self.corpus.table.text.iat[i], super(Pieces, self).edges(i), frames, generator))
+            for i, frames in enumerate(self.lengths)
+            for _ in range(PIECES)
+        ]
+        self.lengths = [end - begin for *_, begin, end in self._pieces]
+        self._starts = torch.tensor([int(self._starts[i]) + begin for i, *_, begin, _ in self._pieces])
+
+    def edges(self, i: int) -> Tensor:
+        """Where each character of piece i begins and ends: (nt, 2) seconds of the piece."""
+        utterance, start, stop, begin, _ = self._pieces[i]
+        return (super().edges(utterance)[start:stop] - begin * HOP_LENGTH / SAMPLE_RATE).clamp(min=0)
+
+    def text(self, i: int) -> Tensor:
+        """Vocabulary indices of what piece i says: (nt,)."""
+        utterance, start, stop, *_ = self._pieces[i]
+        return super().text(utterance)[start:stop]
+
+
+def cut(text: str, edges: Tensor, frames: int, generator: torch.Generator) -> tuple[int, int, int, int]:
+    """Successive words at random, half of the time the last ones: characters start..stop, mel frames begin..end.
+
+    edges: (nt, 2) seconds; frames: of the utterance. The length is drawn log-uniform from PIECE_SECONDS, then filled
+    with whole words, at least one.
+    """
+    words = [match.span() for match in re.finditer(r"\S+", text)]
+    begins, ends = edges[[a for a, _ in words], 0], edges[[b - 1 for _, b in words], 1]
+    length, place, side = torch.rand(3, generator=generator).tolist()
+    seconds = PIECE_SECONDS[0] * (PIECE_SECONDS[1] / PIECE_SECONDS[0]) ** length
+    if side < 0.5:
+        one, other = min(len(words) - 1, int((begins < ends[-1] - seconds).sum())), len(words) - 1
+    else:
+        one = int(place * len(words))
+        other = max(one, int((ends <= begins[one] + seconds).sum()) - 1)
+    begin = 0 if one == 0 else int(begins[one] * SAMPLE_RATE / HOP_LENGTH)
+    end = frames if other == len(words) - 1 else math.ceil(ends[other] * SAMPLE_RATE / HOP_LENGTH)
+    begin = min(begin, frames - 1)
+    return words[one][0], words[other][1], begin, min(frames, max(begin + 1, end))
+
+
+def to_be_made(cfm: backbone.CompanionCFM, tokens: Tensor) -> Tensor:
+    """What is to be made of pieces, (b, n): in some all behind a clip, in the others the official random spans.
+
+    tokens: (b,) lengths, on the CPU.
+    """
+    spans = mask_from_frac_lengths(tokens, torch.zeros(len(tokens)).uniform_(*cfm.frac_lengths_mask))
+    clip = int(cfm.tokens(torch.tensor([CLIP_FRAMES])))
+    behind = (torch.arange(spans.shape[1]) >= clip).expand_as(spans)
+    cloned = (torch.rand(len(tokens)) < CLONED) & (tokens >= clip + LEAST_BEHIND)
+    return torch.where(cloned[:, None], behind, spans) & lens_to_mask(tokens, length=spans.shape[1])
 
 
 def begun(own: Profile, teacher: backbone.Backbone) -> backbone.Backbone:
@@ -149,6 +237,6 @@ def follow(
         mean = (wanted * inside).sum((0, 1)) / inside.sum()
         unlike = ((made - wanted) * inside).square().sum() / ((wanted - mean) * inside).square().sum()
         astray = guide(index, tokens, told=not dropped[1])
-    (unlike + first.GUIDED_WEIGHT * astray).backward()
+    (unlike + guide.weight * astray).backward()
     norm = first.stepped(model, optimisers, ema, share)
     return {"loss": unlike.detach(), "norm": norm, "frames": frames.sum(), "attention": astray.detach()}

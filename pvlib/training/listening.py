@@ -19,18 +19,22 @@ from pvlib.world.corpus import open_split
 UTTERANCES = 40  # of sixteen, the rate scatters by 0.1
 STEPS = 16
 WORDS = (6, 16)  # of the sentences that are listened to: one chunk, and not ultra-short
+SHORT = (1, 4)
 SEED = 1
 
 
-def items(model: Backbone, profile: Profile, count: int = UTTERANCES) -> tuple[list[Item], list[str]]:
+def items(
+    model: Backbone, profile: Profile, count: int = UTTERANCES, words: tuple[int, int] = WORDS
+) -> tuple[list[Item], list[str]]:
     """What to say and in whose voice: items with the first second of another utterance, and the sentences.
 
+    words: how many a sentence may have, the least and the most.
     The clip's words are the true ones, the last cut short in proportion; durations are those of the official rule.
     """
     corpus, cache = open_split("dev"), mel_cache("dev")
     rng = np.random.default_rng(SEED)
     texts, speakers = corpus.table["text"].tolist(), corpus.table["speaker"].to_numpy()
-    fitting = [i for i, text in enumerate(texts) if WORDS[0] <= len(text.split()) <= WORDS[1]]
+    fitting = [i for i, text in enumerate(texts) if words[0] <= len(text.split()) <= words[1]]
     made, said = [], []
     for number, i in enumerate(rng.permutation(fitting)[:count].tolist()):
         others = [j for j in np.flatnonzero(speakers == speakers[i]).tolist() if j != i]
@@ -48,12 +52,14 @@ def items(model: Backbone, profile: Profile, count: int = UTTERANCES) -> tuple[l
 
 
 @torch.no_grad()
-def error_rates(model: Backbone, profile: Profile, count: int = UTTERANCES) -> dict[str, float]:
+def error_rates(
+    model: Backbone, profile: Profile, count: int = UTTERANCES, words: tuple[int, int] = WORDS
+) -> dict[str, float]:
     """Word and letter error rates (shares) of what the embedded recogniser hears, vocoded by the embedded vocoder.
 
-    Raises WeightsError where one of the two is missing: train them first.
+    words: as of `items`. Raises WeightsError where one of the two is missing: train them first.
     """
-    asked, said = items(model, profile, count)
+    asked, said = items(model, profile, count, words)
     mels = model.sample(asked, steps=STEPS)
     return heard(
         [mel[len(item.mel) :] for mel, item in zip(mels, asked, strict=True)], said, profile, model.device
