@@ -436,8 +436,8 @@ def read_by_notebooks(monkeypatch) -> list[tuple]:
     return [
         ("", main, 40),
         ("", [sweeps.variant(MINI, *pair) for pair in sweeps.grid()], sweeps.size(40)),
-        ("", ablations.system_names(MINI), 3),
-        ("mini-ultra-short", short_texts.system_names(MINI), 16),
+        ("", ablations.system_names(MINI), 1),
+        ("mini-ultra-short", short_texts.system_names(MINI), 8),
     ]
 
 

@@ -205,8 +205,12 @@ def test_folding_is_timed_on_the_same_mel(whole):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(three_networks, "_timed", at_this_pace)
+        patch.setattr(three_networks, "LONG_FOLDING", 0.4)
         paced = three_networks.folding(whole, babble(0.3), 0.4)
-    assert paced["computing (s)"].tolist() == [2.0, 11.0]  # the medians, and both speak in each turn
+        assert paced["computing (s)"].tolist() == [2.0, 11.0]  # the medians, and both speak in each turn
+        turns = iter([1.0, 12.0])
+        once = three_networks.folding(whole, babble(0.3), 0.3)
+        assert once["computing (s)"].tolist() == [1.0, 12.0]
     timed = three_networks.folding(whole, babble(0.3), 0.4)
     assert list(timed.index) == ["folded", "in one piece"] and (timed["computing (s)"] > 0).all()
     assert timed["length (s)"].tolist() == pytest.approx([0.4, 0.4], abs=0.02)
