@@ -144,7 +144,6 @@ def test_the_interval_of_an_equal_error_rate_is_as_wide_as_new_speakers_make_it(
     widths = np.array([world.high - world.low for world in worlds])
     inside = np.mean([world.low <= rates.mean() <= world.high for world in worlds])
     assert worlds[0].n == len(one) and worlds[0].clusters == 20
-    print(widths.mean() / (2 * 1.96 * rates.std(ddof=1)), inside)
     assert 0.75 < widths.mean() / (2 * 1.96 * rates.std(ddof=1)) < 1.4
     assert inside > 0.85
 

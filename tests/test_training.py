@@ -241,7 +241,8 @@ def test_pieces_are_stretches_of_their_utterances_words_sound_and_letters(
     """red is said from 0.1 to 0.5 s, fox from then to 1.05 s, and silence follows to the end."""
     monkeypatch.setattr(backbone_padded, "PIECE_SECONDS", seconds)
     model = backbone.build(profile("padded").backbone)
-    rows, pieces = (kind("train", model) for kind in (trainer.Rows, backbone_padded.Pieces))
+    rows = trainer.Rows("train", model)
+    pieces = backbone_padded.Pieces(rows)
     assert len(pieces.lengths) == backbone_padded.PIECES * len(rows.lengths)
     said = set()
     for i in range(len(pieces.lengths)):

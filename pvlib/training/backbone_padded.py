@@ -69,7 +69,8 @@ def train(
     model = begun(own, teacher).to(device)
     for each in (teacher, model):
         first.quicken(each.transformer.transformer_blocks, device)
-    rows, pieces = (kind("train", model, limit, own, device) for kind in (first.Rows, Pieces))
+    rows = first.Rows("train", model, limit, own, device)
+    pieces = Pieces(rows)
     guide = first.Guide(model)
     muon, adam = first.optimisers(model)
     ema = Ema(model)
@@ -98,14 +99,12 @@ def train(
         share = first.learning_rate(number, schedule.progress)
         if number < LOWER_STEPS:
             return follow(model, teacher, (muon, adam), ema, given, share, guide)
+        rate, options = WHOLE_RATE, {}
         if early:
             guide.watch(EARLY_BLOCKS, EARLY_WEIGHT)
+            rate = EARLY_RATE
             options = {"hidden": to_be_made(model.cfm, model.cfm.tokens(given[1])), "early": EARLY}
-            found = first.learn(
-                model, None, (muon, adam), ema, given, EARLY_RATE * share, guide=guide, **options
-            )
-        else:
-            found = first.learn(model, None, (muon, adam), ema, given, WHOLE_RATE * share, guide=guide)
+        found = first.learn(model, None, (muon, adam), ema, given, rate * share, guide=guide, **options)
         del found["hearing"]  # so that the log has the same columns throughout
         return found
 
@@ -127,9 +126,9 @@ def export(profile: Profile = MINI, **given) -> None:
 class Pieces(first.Rows):
     """A few successive words of a training utterance each: stretches as long as a clip and a short text."""
 
-    def __init__(self, *given, **options):
-        """As `Rows`. Which words is drawn once, from a seed of its own."""
-        super().__init__(*given, **options)
+    def __init__(self, rows: first.Rows):
+        """Of these rows, whose sounds and letters it shares. Which words is drawn once, from a seed of its own."""
+        vars(self).update(vars(rows))
         generator = torch.Generator().manual_seed(first.SEED)
         self._pieces = [
             (i, *cut(self.corpus.table.text.iat[i], super(Pieces, self).edges(i), frames, generator))
