@@ -1,7 +1,8 @@
 """Where weights come from: files embedded in the repository, or the Hugging Face cache. Hashes are checked.
 
-Embedded weights are `data/checkpoints/<profile>/<name>.safetensors` (fp16) with a card `<name>.json` beside them:
-sha256, bytes, config, command, data, steps, seconds, machine, quality, date. The official weights are read as
+Embedded weights are `data/checkpoints/<profile>/<name>.safetensors` (fp16, some matrices in 8 bits:
+`training.eight_bits`) with a card `<name>.json` beside them: sha256, bytes, config, command, data, steps, seconds,
+machine, quality, date. The official weights are read as
 safetensors or with `weights_only=True`, from the local cache first; the network is asked only when a file is absent.
 """
 

@@ -556,6 +556,49 @@ def test_head_table_on_attention_that_is_known():
     assert len(attention.summary(seen, table)) == 3
 
 
+def test_the_head_that_follows_the_text_is_found():
+    n, first, characters = 8, 2, 6
+    told = np.array([0, 0, 1, 2, -1, 3, 4, 5])  # which character sounds at each token
+    maps = torch.full((2, 2, n, n), 1 / n)
+    maps[1, 0] = 0.0
+    maps[1, 0, range(n), [max(0, c) for c in told]] = (
+        1.0  # block 5, head 0 looks there; characters lie on tokens 0..5
+    )
+    maps[0, 1] = 0.0
+    maps[0, 1, :, 7] = 1.0  # one looks where no text is
+    found = AttentionMaps(
+        torch.zeros(1),
+        0.0,
+        (4, 5),
+        maps,
+        maps[..., :characters],
+        "abcdef",
+        first,
+        torch.zeros(1, 2),
+        torch.ones(1, 2),
+    )
+    looked = attention.Look(found, np.arange(n), 0.5, 2.0, np.full(characters, np.nan))
+    first_look = attention.Look(found, told, 0.5, 2.0, np.arange(float(characters)))
+    table = attention.found_by_head(looked, first_look)
+    assert table[["block", "head"]].iloc[0].tolist() == [5, 0] and len(table) == 4
+    assert (
+        table["on its own character"].tolist()[0] == 1.0 and table["on its own character"].tolist()[-1] == 0.0
+    )
+    near = [3, 3, 3, 3, 2]  # of the five tokens that say characters 1 to 5, with neighbours
+    assert table["even"].tolist() == pytest.approx([np.mean(near) / n] * 4)
+    assert table["on its own character"].tolist()[1] == pytest.approx(np.mean(near) / n)
+    assert table["characters away"].tolist()[0] == 0 and table["characters away"].tolist()[
+        1
+    ] == pytest.approx(3)
+    seen = attention.Search(looked, first_look, table)
+    weights, text, places, nats, boundary, seconds = seen.picture
+    assert weights.shape == (n, characters) and text == list("abcdef") and nats.max() == 0
+    assert (boundary, seconds) == (0.5, 2.0) and places is first_look.middles
+    assert "head 0 of block 5 pays 100.0%" in attention.search_text(seen)
+    assert attention.search(None, None, 0.2, first_look) is None
+    assert "no weights" in attention.search_text(None)
+
+
 def test_report_page_needs_no_network_and_keeps_what_it_shows():
     cells = [
         nbformat.v4.new_markdown_cell("# A <title>\n\nInline $x^2$ and\n\n$$\\frac{a}{b}$$"),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 
-from pvlib import ceag
+from pvlib import ceag, hub, systems
 from pvlib.audio import HOP_LENGTH, SAMPLE_RATE
 from pvlib.backbone import Item
 from pvlib.ceag import AttentionMaps
+from pvlib.config import Profile, get_profile
 from pvlib.systems.base import Request
 from pvlib.voice import SEEDS_PER_JOB, Job, PersonaVoice
 
@@ -68,14 +70,15 @@ def watch(
     *,
     given: Item | None = None,
     guidance: ceag.Guidance | None = None,
+    layers: Sequence[int] | None = None,
 ) -> Look:
-    """Synthesise one request and keep the attention of the paper's layers at the step nearest to time t in 0..1.
+    """Synthesise one request and keep the attention of some layers at the step nearest to time t in 0..1.
 
-    given: what the sampler is given instead, with a strength for the guidance.
+    given: what the sampler is given instead, with a strength for the guidance. layers: by default the paper's.
     """
     given, own = given or item(voice, request), voice.inference
     options = {
-        "layers": own.ceag_layers,
+        "layers": layers or own.ceag_layers,
         "steps": own.steps,
         "sway_coef": own.sway_coef,
         "guidance": guidance,
@@ -135,3 +138,94 @@ def summary(look: Look, table: pd.DataFrame) -> list[str]:
         f"Entropy over the text is between {text.min():.1%} and {text.max():.1%} of its largest value on the way from "
         f"noise to speech; the sharpest single head has {table['entropy'].min():.1%} over all tokens.",
     ]
+
+
+# A backbone that nothing tells where a character sounds
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the second backbone looks for the text of one utterance, and where the first one was told that it lies.
+
+    look: attention in all blocks. table: a line per block and head, the one that finds most first; over the generated
+    tokens, "on its own character": attention to the character that the first backbone has there and to its neighbours,
+    "even" what even attention would pay, "characters away": the distance from that character to the one looked at most.
+    """
+
+    look: Look
+    told: Look
+    table: pd.DataFrame
+
+    @property
+    def best(self) -> tuple[int, int]:
+        """Block and head that find most."""
+        line = self.table.iloc[0]
+        return int(line["block"]), int(line["head"])
+
+    @property
+    def picture(self) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray, float, float]:
+        """The best head, as `pictures.attention_text` takes it; the line is where the first backbone was told."""
+        maps, (block, head) = self.look.maps, self.best
+        weights = maps.maps[maps.layers.index(block), head]
+        nats = -(weights * weights.clamp(min=1e-12).log()).sum(-1) / np.log(weights.shape[-1])
+        on_text = maps.text_maps[maps.layers.index(block), head].numpy()
+        return (
+            on_text,
+            list(maps.text),
+            self.told.middles,
+            nats.numpy(),
+            self.told.boundary,
+            self.told.seconds,
+        )
+
+
+def second(profile: Profile | str) -> PersonaVoice | None:
+    """The pipeline with the second backbone; None where a profile has none, or no weights of it."""
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    if profile.backbone_padded is None or systems.lacking("personavoice@padded_text=True", profile):
+        return None
+    return PersonaVoice.load(profile.name, padded_text=True)
+
+
+def search(voice: PersonaVoice | None, request: Request, t: float, told: Look) -> Search | None:
+    """Watch the second backbone say what the first one said in `told`; None without a voice."""
+    if voice is None:
+        return None
+    look = watch(voice, request, t, layers=range(voice.backbone.settings.depth))
+    return Search(look, told, found_by_head(look, told))
+
+
+def found_by_head(look: Look, told: Look) -> pd.DataFrame:
+    """The table of `Search`."""
+    maps, first = look.maps, look.maps.reference_tokens
+    spoken = [i for i in range(first, len(told.columns)) if told.columns[i] >= 0]
+    own = torch.from_numpy(told.columns[spoken])
+    near = ((torch.arange(maps.text_maps.shape[-1]) - own[:, None]).abs() <= NEIGHBOURS).float()
+    even = float(near.sum(-1).mean() / maps.maps.shape[-1])
+    lines = []
+    for layer, block in enumerate(maps.layers):
+        for head in range(maps.maps.shape[1]):
+            weights = maps.text_maps[layer, head, spoken]
+            away = (weights.argmax(-1) - own).abs().float().mean()
+            lines.append((block, head, float((weights * near).sum(-1).mean()), even, float(away)))
+    columns = ["block", "head", "on its own character", "even", "characters away"]
+    return pd.DataFrame(lines, columns=columns).sort_values(
+        "on its own character", ascending=False, ignore_index=True
+    )
+
+
+def search_text(found: Search | None) -> str:
+    """One sentence on `search`: does any head find the text, and how nearly."""
+    if found is None:
+        return (
+            "Whether attention finds a text that nothing lays out is not seen: there are no weights of such a "
+            f"backbone (`pvlib train {hub.BACKBONE_PADDED}` makes those of the profile `mini`)."
+        )
+    line, n = found.table.iloc[0], len(found.table)
+    return (
+        f"In the second backbone, which has to find the text by itself, head {line['head']:.0f} of block "
+        f"{line['block']:.0f} pays {line['on its own character']:.1%} to the character that the first backbone has at "
+        f"that place and its neighbours, where even attention would pay {line['even']:.1%}; what it looks at most is "
+        f"{line['characters away']:.1f} characters away on average. Median of the {n} heads: "
+        f"{found.table['on its own character'].median():.1%}."
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pvlib import hub, paths
 from pvlib.config import Profile
@@ -45,8 +46,12 @@ def write_cards(profile: Profile) -> Path:
             f"* data: {card['data']}: {card['utterances']:,} utterances, {card['hours']} h",
             f"* command: `{card['command']}`",
             f"* training: {card['steps']:,} steps, {card['seconds'] / 60:.0f} minutes on {card['machine']}",
-            f"* file: {card['bytes'] / 1e6:.1f} MB, SHA-256 `{card['sha256']}`, {card['date']}",
+            f"* file: {card['bytes'] / 1e6:.1f} MB{_stored(card)}, SHA-256 `{card['sha256']}`, {card['date']}",
             *([f"* note: {card['note']}"] if "note" in card else []),
             f"* dev: {', '.join(f'{key} {value:.4g}' for key, value in card['quality'].items())}",
         ]
     return write_text(paths.CHECKPOINTS / profile.name / "README.md", "\n".join(lines) + "\n")
+
+
+def _stored(card: dict[str, Any]) -> str:
+    return f" ({card['stored']})" if "stored" in card else ""

@@ -137,6 +137,7 @@ def attention_text(
     entropy: np.ndarray,
     boundary: float,
     seconds: float,
+    line: str = "the token's own frames",
 ) -> Figure:
     """Figure 6, lower part: attention of every frame, gathered by the text token that a key frame stands for.
 
@@ -144,6 +145,7 @@ def attention_text(
     (s), NaN for none;
     attention to the token being spoken would lie on this line. entropy: (n,) of each frame's attention over
     frames, a share of the largest possible. boundary, seconds: end of the reference and of the whole (s).
+    line: what the line is called.
     """
     figure = Figure(figsize=(10.0, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(5, 1), sharey=True)
@@ -151,10 +153,10 @@ def attention_text(
     image = _heat(left, token_map, extent=extent, vmax=_ceiling(token_map))
     places = np.asarray(spans, dtype=float)
     own = np.flatnonzero(np.isfinite(places))
-    left.plot(own, places[own], ".-", color="#0072b2", ms=3, lw=1, label="the token's own frames")
+    left.plot(own, places[own], ".-", color="#0072b2", ms=3, lw=1, label=line)
     left.axhline(boundary, color=CLIP_COLOUR, lw=1)
     left.set_xticks(range(len(tokens)), ["␣" if token == " " else token for token in tokens], fontsize=6)
-    left.set(xlabel="text token (the key frames that it is spread over)", ylabel="time of the frame (s)")
+    left.set(xlabel="text token (the key frames that it lies on)", ylabel="time of the frame (s)")
     left.legend(loc="upper right", fontsize=8, frameon=True)
     figure.colorbar(image, ax=left, label="square root of the attention weight", pad=0.01)
     right.plot(entropy, (np.arange(len(entropy)) + 0.5) / len(entropy) * seconds, color="#444444", lw=0.9)

@@ -29,6 +29,7 @@ from pvlib import paths, systems
 from pvlib.config import MINI, Profile, get_profile
 from pvlib.study import (
     ablations,
+    batches,
     cards,
     compiled,
     launch,
@@ -67,8 +68,8 @@ class Needs:
 
     rows: of the systems of the tables; vocoders: of SV2TTS's other vocoders too. A system without weights is left out.
     short: rows of the manifest of ultra-short texts, where the profile has one. learning: how quickly the backbone
-    learns. folding: how much faster WaveRNN speaks in folds. embedded: it is about what only a profile with embedded
-    weights has, and is left out for others.
+    learns. folding: how much faster WaveRNN speaks in folds. batches: how much faster texts are spoken together, in a
+    complete study. embedded: it is about what only a profile with embedded weights has, and is left out for others.
     """
 
     rows: bool = False
@@ -80,6 +81,7 @@ class Needs:
     short: bool = False
     learning: bool = False
     folding: bool = False
+    batches: bool = False
     embedded: bool = False
 
 
@@ -93,7 +95,7 @@ NOTEBOOKS = {
     "06_main_results": Needs(rows=True, demo=True, speed=True),
     "07_ablations": Needs(ablations=True),
     "08_catastrophic_failures": Needs(rows=True),
-    "09_pareto_frontier": Needs(rows=True, vocoders=True, speed=True, sweep=True),
+    "09_pareto_frontier": Needs(rows=True, vocoders=True, speed=True, sweep=True, batches=True),
     "10_waveforms_and_spectrograms": Needs(rows=True),
     "11_sv2tts_in_three_networks": Needs(folding=True),
     "12_claims_ledger": Needs(rows=True, speed=True),
@@ -363,6 +365,8 @@ def prepare(
         speed = measure_speed(profile, utterances=sweeps.timed(samples), progress=progress)["systems"]
     if any(need.sweep for need in needs):
         sweeps.speeds(profile, utterances=sweeps.timed(samples), progress=progress)
+    if any(need.batches for need in needs):
+        batches.measured(profile, samples, progress=progress)
     if any(need.folding for need in needs):
         three_networks.time_folding(profile, samples, progress)
     if learning is not None and any(need.learning for need in needs):

@@ -28,7 +28,7 @@ from pvlib.audio import HOP_LENGTH, SAMPLE_RATE
 from pvlib.config import MINI, Profile
 from pvlib.durations import DurationPredictor
 from pvlib.recognizer import CTCRecognizer
-from pvlib.training import letters, listening, machine
+from pvlib.training import eight_bits, letters, listening, machine
 from pvlib.training.common import Ema, Run, autocast, batches_by_length, chosen_device, muon_and_adamw
 from pvlib.training.features import mel_cache, on_device
 from pvlib.training.schedule import Progress
@@ -502,6 +502,7 @@ def export(
     else:
         state = ema.shadow
     keep = {k: v for k, v in state.items() if not k.startswith("cfm.mel_spec.")}
+    keep = eight_bits.rounded(name, keep)
     measured = evaluate(profile, keep, device, short=name == PADDED)
     run.export(
         profile,

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from pvlib import hub, paths
 from pvlib.config import Profile
+from pvlib.training import eight_bits
 from pvlib.world import corpus as world
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -315,7 +316,8 @@ class Run:
     ) -> Path:
         """Write the weights, their card and the logs to data/checkpoints/<profile>. The card counts the corpus used.
 
-        more: what else the card tells. corpus: None is the train split of the mini world.
+        state_dict: of a network in `eight_bits.NAMES`, `eight_bits.rounded`. more: what else the card tells. corpus:
+        None is the train split of the mini world.
         """
         corpus = world.open_split("train") if corpus is None else corpus
         path = hub.save_weights(
@@ -338,7 +340,7 @@ class Run:
         for log in (self.folder / "log.csv", self.folder / "dev.csv"):
             if log.exists():
                 shutil.copyfile(log, path.with_name(f"{self.name}.{log.name}"))
-        return path
+        return eight_bits.shrink(self.name, profile) if self.name in eight_bits.NAMES else path
 
 
 class Ema:

@@ -25,7 +25,7 @@ from pvlib.config import MINI, Profile
 from pvlib.systems.sv2tts import synthesizer
 from pvlib.systems.sv2tts.attention import Failures, guided_loss
 from pvlib.text import normalise
-from pvlib.training import letters, listening, machine
+from pvlib.training import eight_bits, letters, listening, machine
 from pvlib.training.common import Ema, Run, TrainingError, autocast, batches_by_length, chosen_device
 from pvlib.training.features import mel_cache
 from pvlib.training.schedule import Schedule
@@ -239,7 +239,7 @@ def train(
         step,
         steps=steps,
         minutes=minutes,
-        evaluate=lambda: {k: v for k, v in evaluate(profile, ema).items() if k in WATCHED},
+        evaluate=lambda: {k: v for k, v in evaluate(profile, ema.shadow).items() if k in WATCHED},
         evaluate_every=EVALUATE_EVERY,
     )
     _export(run, profile, ema)
@@ -253,16 +253,16 @@ def export(profile: Profile = MINI, *, device: str | torch.device | None = None)
 
 
 @torch.no_grad()
-def evaluate(profile: Profile, ema: Ema, texts: int = DEV_TEXTS) -> dict[str, float]:
-    """Averaged weights on the dev split: losses told the truth with fixed dropout, and of free speech the failures.
+def evaluate(profile: Profile, state: dict[str, Tensor], texts: int = DEV_TEXTS) -> dict[str, float]:
+    """Weights on the dev split: losses told the truth with fixed dropout, and of free speech the failures.
 
     `failed_share` is the share of `texts` dev sentences, said by one second of their voices, with any failure; each
     kind is counted beside it. wer_dev and cer_dev (shares) are what the recogniser hears of them through Vocos, where
     the profile has both.
     """
-    device = next(iter(ema.shadow.values())).device
+    device = next(iter(state.values())).device
     twin = synthesizer.build(profile.sv2tts_synthesizer).to(device).eval()
-    twin.load_state_dict(ema.shadow)
+    twin.load_state_dict(state)
     rows = Rows("dev", twin, profile=profile)
     lengths = rows.lengths
     order = np.unique(np.linspace(0, len(lengths) - 1, min(DEV_UTTERANCES, len(lengths))).astype(int))
@@ -306,10 +306,11 @@ def _parts(
 
 
 def _export(run: Run, profile: Profile, ema: Ema) -> None:
-    quality = evaluate(profile, ema, texts=4 * DEV_TEXTS)
+    state = eight_bits.rounded(NAME, ema.shadow)
+    quality = evaluate(profile, state, texts=4 * DEV_TEXTS)
     run.export(
         profile,
-        ema.shadow,
+        state,
         data=f"the mini world, train split, texts of at most {profile.sv2tts_synthesizer.max_chars} characters; "
         "voices by Resemblyzer; quality on the dev split (speakers never seen)",
         quality={key: round(value, 4) for key, value in quality.items()},

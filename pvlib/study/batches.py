@@ -1,0 +1,247 @@
+"""Our batches beside the official inference function: the same weights, texts, lengths and noise.
+
+`full_size` times random weights. These here speak, so it can also be asked whether a batch says the same in the same
+voice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from pvlib import audio, laag, paths
+from pvlib.backbone import Item
+from pvlib.config import Profile
+from pvlib.metrics.judges import Exhibit, Panel
+from pvlib.study import manifest as manifests
+from pvlib.study.evaluate import shared_judges
+from pvlib.study.full_size import BEST, DTYPES, SIDES, TARGETS
+from pvlib.study.kept import kept
+from pvlib.study.manifest import Manifest
+from pvlib.study.provenance import machine
+from pvlib.systems.base import Request
+from pvlib.systems.f5 import F5Official, chunks, closed
+from pvlib.systems.fingerprint import digest, module_path, source_hash
+from pvlib.text import TextError, normalise
+
+UTTERANCES, BATCH = 32, 16
+PRECISIONS = ("fp32", "bf16")
+HEARD = ("wer_capped", "secs_ecapa_clip", "secs_ge2e_clip")
+CLOSE = 0.01  # by which the means of what is heard may differ
+CLIP_HOPS = audio.CLIP_SAMPLES // audio.HOP_LENGTH
+LOUD = 0.1  # root mean square to which the official function raises a quiet clip
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the official function is given for a request, and how many mel frames it fills, the clip's included."""
+
+    request: Request
+    reference_text: str
+    text: str
+    frames: int
+
+    @property
+    def read(self) -> str:
+        """The clip's text as the official function reads it: with a space of its own behind an ASCII character."""
+        return _read(self.reference_text)
+
+
+def _read(reference_text: str) -> str:
+    return reference_text + " " * reference_text[-1].isascii()
+
+
+class Pair(F5Official):
+    """One backbone, one vocoder, and two ways to speak with them."""
+
+    def asked(self, requests: Sequence[Request]) -> list[Asked]:
+        """What the official function is asked of requests, without those that it would cut into pieces or refuse."""
+        vocabulary, found = self._model("backbone").vocabulary, []
+        for request, transcript in zip(requests, self.transcripts(requests), strict=True):
+            try:
+                reference_text = closed(normalise(transcript, vocabulary, "the transcript"))
+                text = normalise(request.text, vocabulary, request.utterance)
+            except TextError:
+                continue
+            if len(chunks(text, reference_text, audio.CLIP_SECONDS, self.profile.inference.speed)) == 1:
+                frames = laag.duration(CLIP_HOPS, _read(reference_text), text, self.profile.inference)
+                found.append(Asked(request, reference_text, text, frames))
+        return found
+
+    def official(self, asked: Sequence[Asked], precision: torch.dtype) -> list[np.ndarray]:
+        """One text at a time by the official function: waves (s,)."""
+        with _forward_in(self._model("backbone").transformer, precision):
+            return [
+                self.infer(self.reference(one.request), one.reference_text, one.text, one.request.seed)
+                for one in asked
+            ]
+
+    def companion(self, asked: Sequence[Asked], precision: torch.dtype) -> list[np.ndarray]:
+        """All texts in one batch by our sampler, otherwise as the official function does: waves (s,)."""
+        model, inference = self._model("backbone"), self.profile.inference
+        model.precision = precision
+        levels = [float(np.sqrt(np.mean(np.square(one.request.clip)))) for one in asked]
+        gains = [LOUD / level if 0 < level < LOUD else 1.0 for level in levels]
+        items = [
+            Item(
+                audio.mel(torch.from_numpy(one.request.clip) * gain)[0].T,
+                one.read,
+                one.text,
+                one.frames,
+                seed=one.request.seed,
+                cfg_strength=inference.cfg_strength,
+                pinned=False,
+            )
+            for one, gain in zip(asked, gains, strict=True)
+        ]
+        mels = model.sample(items, steps=inference.steps, sway_coef=inference.sway_coef)
+        with torch.inference_mode():
+            return [
+                self._model("vocoder").decode(mel[CLIP_HOPS:].T[None].to(self.device))[0].cpu().numpy() / gain
+                for mel, gain in zip(mels, gains, strict=True)
+            ]
+
+
+@contextlib.contextmanager
+def _forward_in(network: nn.Module, precision: torch.dtype) -> Iterator[None]:
+    """Let a network multiply in this precision, in whichever thread it is called."""
+    usual = network.forward
+
+    def forward(*given: Any, **named: Any) -> Any:
+        with torch.autocast(next(network.parameters()).device.type, precision, precision != torch.float32):
+            return usual(*given, **named).float()
+
+    network.forward = forward
+    try:
+        yield
+    finally:
+        del network.forward
+
+
+def measured(profile: Profile, samples: int, *, progress: bool = True) -> pd.DataFrame | None:
+    """`measure`, kept in `build/results/<profile>/batches.json`; None in a study that is not complete.
+
+    What was measured on this machine with the same weights and sources is not measured again, so that a notebook that
+    runs beside another one shows the times of a quiet machine.
+    """
+    if samples < profile.samples:
+        return None
+    made_by = Pair("", profile, _device()).fingerprint(), shared_judges(profile).fingerprint()
+    sizes = UTTERANCES, BATCH, PRECISIONS
+    key = digest([machine(), *made_by, source_hash(module_path(__name__)), sizes])
+
+    def again() -> dict[str, object]:
+        return {"lines": measure(profile, progress=progress).to_dict(orient="records")}
+
+    return pd.DataFrame(kept(paths.WORKING_ROWS / profile.name / "batches.json", key, again)["lines"])
+
+
+def measure(
+    profile: Profile,
+    *,
+    utterances: int = UTTERANCES,
+    batch: int = BATCH,
+    precisions: Sequence[str] = PRECISIONS,
+    manifest: Manifest | None = None,
+    judges: Panel | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Both sides on the same texts, each alone and then judged; a line per precision and side.
+
+    Taken are the first texts of the study's sample that the official function says in one piece. Every batch is made
+    by each side in each precision in turn, so that a machine that slows down slows them all; a first text warms up.
+    Columns: dtype, side, batch, utterances, seconds, utterances_per_minute, and the means of `HEARD`.
+    Raises what `hub` and `manifest` raise.
+    """
+    manifest, judges = manifest or manifests.read(profile.manifest), judges or shared_judges(profile)
+    pair = Pair("f5-official", profile, _device())
+    sample = manifest.sample(min(profile.samples, len(manifest.table)), profile.seed)
+    asked = pair.asked(manifest.requests(sample.head(2 * utterances)))[:utterances]
+    asked = sorted(asked, key=lambda one: one.frames)
+    ways = [(dtype, side) for dtype in precisions for side in SIDES]
+
+    def speak(dtype: str, side: str, some: Sequence[Asked]) -> list[np.ndarray]:
+        speakers: dict[str, Callable[..., list[np.ndarray]]]
+        speakers = {"official": pair.official, "companion": pair.companion}
+        return speakers[side](some, DTYPES[dtype])
+
+    for way in ways:
+        speak(*way, asked[:1])
+    waves, seconds = {way: [] for way in ways}, dict.fromkeys(ways, 0.0)
+    with tqdm(total=len(asked) * len(ways), desc="batches", unit="utterance", disable=not progress) as bar:
+        for start in range(0, len(asked), batch):
+            some = asked[start : start + batch]
+            for way in ways:
+                begun = time.perf_counter()
+                waves[way] += speak(*way, some)
+                seconds[way] += time.perf_counter() - begun
+                bar.update(len(some))
+    lines = []
+    for dtype, side in ways:
+        exhibits = [
+            Exhibit(wave, one.text, one.request.clip, manifest.enrolment.get(one.request.speaker, {}))
+            for one, wave in zip(asked, waves[dtype, side], strict=True)
+        ]
+        heard = pd.DataFrame([vars(verdict) for verdict in judges.judge(exhibits)])
+        spent = seconds[dtype, side]
+        lines.append(
+            {
+                "dtype": dtype,
+                "side": side,
+                "batch": batch if side == "companion" else 1,
+                "utterances": len(asked),
+                "seconds": spent,
+                "utterances_per_minute": 60 * len(asked) / spent,
+                **heard[list(HEARD)].mean().to_dict(),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def ratios(found: pd.DataFrame) -> dict[str, float]:
+    """Our utterances a minute over the official function's: in each dtype, and each side at its best."""
+    wide = found.pivot(index="dtype", columns="side", values="utterances_per_minute")
+    same = (wide["companion"] / wide["official"]).to_dict()
+    best = wide.max()
+    return {
+        **{f"same dtype, {dtype}": ratio for dtype, ratio in same.items()},
+        BEST: best["companion"] / best["official"],
+    }
+
+
+def differences(found: pd.DataFrame) -> dict[str, float]:
+    """The largest absolute difference between the two sides' means, over the dtypes, of each of `HEARD`."""
+    wide = found.pivot(index="dtype", columns="side", values=list(HEARD))
+    return {name: float((wide[name, "companion"] - wide[name, "official"]).abs().max()) for name in HEARD}
+
+
+def told(found: pd.DataFrame | None) -> str:
+    """In words: how many times as many utterances a minute, against `TARGETS`, and whether the same is heard."""
+    if found is None:
+        return "Batches are held against the official function in a complete study only."
+    own, n = found[found["side"] == "companion"].iloc[0], int(found["utterances"].iloc[0])
+    parts = []
+    for name, ratio in ratios(found).items():
+        target = next(value for start, value in TARGETS.items() if name.startswith(start))
+        parts.append(f"{name}, {ratio:.2f} (target {target:g}: {'met' if ratio >= target else 'missed'})")
+    apart = differences(found)
+    heard = ", ".join(f"`{name}` {value:.4f}" for name, value in apart.items())
+    close = "met" if max(apart.values()) <= CLOSE else "missed"
+    return (
+        f"On {n} texts in batches of {own['batch']} our sampler makes so many times as many utterances a minute as the "
+        f"official function with the same weights, lengths and noise: {'; '.join(parts)}. Means differ by at most: "
+        f"{heard} (target {CLOSE:g}: {close})."
+    )
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,132 @@
+"""Batches beside the official inference function: the same is said, and what is told follows from the table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pvlib import config, paths
+from pvlib.metrics.judges import Verdict
+from pvlib.study import batches, look
+from pvlib.study import manifest as manifests
+
+QUICK = replace(config.MINI, inference=replace(config.MINI.inference, steps=3))
+
+
+class Ears:
+    """Judges that keep what they are given."""
+
+    def __init__(self):
+        self.texts, self.waves = [], []
+
+    def fingerprint(self):
+        return {"version": 1}
+
+    def judge(self, exhibits):
+        self.texts += [exhibit.text for exhibit in exhibits]
+        self.waves += [exhibit.wave for exhibit in exhibits]
+        level = [float(np.abs(exhibit.wave).mean()) for exhibit in exhibits]
+        return [Verdict("", 0.5, 0.5, x, x, x, x, 3.0) for x in level]
+
+
+@pytest.fixture(scope="module")
+def both():
+    """Four texts by the embedded backbone in three steps, by each side in each precision."""
+    ears = Ears()
+    found = batches.measure(QUICK, utterances=4, batch=3, judges=ears, progress=False)
+    return found, ears
+
+
+def test_a_batch_says_what_the_official_function_says(both):
+    found, ears = both
+    assert found[["dtype", "side"]].to_numpy().tolist() == [
+        ["fp32", "official"],
+        ["fp32", "companion"],
+        ["bf16", "official"],
+        ["bf16", "companion"],
+    ]
+    assert len(set(ears.texts)) == 4 and ears.texts == 4 * ears.texts[:4]
+    official, ours, official_bf16, ours_bf16 = (ears.waves[k : k + 4] for k in (0, 4, 8, 12))
+    for one, other, low, low_other in zip(official, ours, official_bf16, ours_bf16, strict=True):
+        assert len(one) == len(other) == len(low) == len(low_other)
+        assert np.sqrt(np.mean(np.square(one))) > 0.01
+        np.testing.assert_allclose(one, other, atol=2e-3 * np.abs(one).max())
+        apart = np.sqrt(np.mean(np.square(low_other - other)) / np.mean(np.square(other)))
+        assert 0 < apart < 0.5  # another precision, the same utterance
+        assert not np.array_equal(one, low)
+
+
+def test_lines_count_utterances_and_time(both):
+    found, _ = both
+    assert (found["utterances"] == 4).all() and found["batch"].tolist() == [1, 3, 1, 3]
+    np.testing.assert_allclose(found["utterances_per_minute"] * found["seconds"], 240)
+    assert found["wer_capped"].tolist() == [0.5] * 4 and (found["secs_ge2e_clip"] > 0).all()
+
+
+def test_quiet_clips_are_raised_and_lowered_again_on_both_sides():
+    manifest = manifests.read(QUICK.manifest)
+    request = manifest.requests(manifest.sample(QUICK.samples, QUICK.seed).head(1))[0]
+    quiet = replace(request, clip=(0.01 * request.clip / np.abs(request.clip).max()).astype(np.float32))
+    pair = batches.Pair("f5-official", QUICK, torch.device("cpu"))
+    asked = pair.asked([quiet])
+    (official,), (ours,) = (speak(asked, torch.float32) for speak in (pair.official, pair.companion))
+    assert np.abs(official).max() < 0.1
+    np.testing.assert_allclose(official, ours, atol=2e-3 * np.abs(official).max())
+
+
+def table(**changed):
+    lines = pd.DataFrame(
+        {
+            "dtype": ["fp32", "fp32", "bf16", "bf16"],
+            "side": ["official", "companion"] * 2,
+            "batch": [1, 16] * 2,
+            "utterances": 32,
+            "utterances_per_minute": [10.0, 21.0, 12.0, 36.0],
+            "wer_capped": [0.1, 0.1, 0.1, 0.108],
+            "secs_ecapa_clip": 0.7,
+            "secs_ge2e_clip": 0.8,
+        }
+    )
+    return lines.assign(**changed)
+
+
+def test_ratios_and_differences_in_closed_form():
+    assert batches.ratios(table()) == pytest.approx(
+        {"same dtype, fp32": 2.1, "same dtype, bf16": 3.0, batches.BEST: 3.0}
+    )
+    assert batches.differences(table()) == pytest.approx(
+        {"wer_capped": 0.008, "secs_ecapa_clip": 0, "secs_ge2e_clip": 0}
+    )
+
+
+def test_words_follow_the_numbers():
+    words = batches.told(table())
+    assert (
+        "same dtype, fp32, 2.10 (target 2: met)" in words
+        and f"{batches.BEST}, 3.00 (target 6: missed)" in words
+    )
+    assert "(target 0.01: met)" in words
+    slow = batches.told(
+        table(utterances_per_minute=[10.0, 19.0, 12.0, 84.0], wer_capped=[0.1, 0.2, 0.1, 0.1])
+    )
+    assert "fp32, 1.90 (target 2: missed)" in slow and f"{batches.BEST}, 7.00 (target 6: met)" in slow
+    assert "`wer_capped` 0.1000" in slow and "(target 0.01: missed)" in slow
+    assert "complete study" in batches.told(None)
+
+
+def test_only_a_complete_study_measures_and_only_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "WORKING_ROWS", tmp_path)
+    calls = []
+    monkeypatch.setattr(batches, "measure", lambda *_, **__: calls.append(1) or table())
+    assert batches.measured(config.MINI, config.MINI.samples - 1) is None and not calls
+    first = batches.measured(config.MINI, config.MINI.samples)
+    again = batches.measured(config.MINI, config.MINI.samples)
+    pd.testing.assert_frame_equal(first, again)
+    assert len(calls) == 1 and look.table(first) is not None
+    monkeypatch.setattr(batches, "BATCH", 8)
+    batches.measured(config.MINI, config.MINI.samples)
+    assert len(calls) == 2
