@@ -47,8 +47,10 @@ LOOKS = {
     "cosyvoice": Look("#56b4e9", ">"),
     "true duration": Look("#332288", "H"),
     "letter durations": Look("#882255", "d"),
+    "padded text": Look("#999933", "8"),
+    "padded text, true duration": Look("#aa4499", "*"),
 }
-SPARE = Look("#b8a800", "*")
+SPARE = Look("#b8a800", "x")
 
 STYLE = {
     "font.size": 9.5,
