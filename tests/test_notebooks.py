@@ -561,7 +561,7 @@ def test_the_head_that_follows_the_text_is_found():
     told = np.array([0, 0, 1, 2, -1, 3, 4, 5])  # which character sounds at each token
     maps = torch.full((2, 2, n, n), 1 / n)
     maps[1, 0] = 0.0
-    maps[1, 0, range(n), [max(0, c) for c in told]] = (
+    maps[1, 0, range(n), np.maximum(told, 0)] = (
         1.0  # block 5, head 0 looks there; characters lie on tokens 0..5
     )
     maps[0, 1] = 0.0
@@ -581,15 +581,12 @@ def test_the_head_that_follows_the_text_is_found():
     first_look = attention.Look(found, told, 0.5, 2.0, np.arange(float(characters)))
     table = attention.found_by_head(looked, first_look)
     assert table[["block", "head"]].iloc[0].tolist() == [5, 0] and len(table) == 4
-    assert (
-        table["on its own character"].tolist()[0] == 1.0 and table["on its own character"].tolist()[-1] == 0.0
-    )
+    own, away = (table[name].tolist() for name in ("on its own character", "characters away"))
+    assert own[0] == 1.0 and own[-1] == 0.0
     near = [3, 3, 3, 3, 2]  # of the five tokens that say characters 1 to 5, with neighbours
     assert table["even"].tolist() == pytest.approx([np.mean(near) / n] * 4)
-    assert table["on its own character"].tolist()[1] == pytest.approx(np.mean(near) / n)
-    assert table["characters away"].tolist()[0] == 0 and table["characters away"].tolist()[
-        1
-    ] == pytest.approx(3)
+    assert own[1] == pytest.approx(np.mean(near) / n)
+    assert away[0] == 0 and away[1] == pytest.approx(3)
     seen = attention.Search(looked, first_look, table)
     weights, text, places, nats, boundary, seconds = seen.picture
     assert weights.shape == (n, characters) and text == list("abcdef") and nats.max() == 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from pvlib import ceag, hub, systems
 from pvlib.audio import HOP_LENGTH, SAMPLE_RATE
@@ -37,14 +38,24 @@ class Look:
     @property
     def entropy_share(self) -> np.ndarray:
         """Entropy of each token's attention, a share of its largest possible value, mean of blocks and heads: (n,)."""
-        weights = self.maps.maps.mean(dim=(0, 1))
-        nats = -(weights * weights.clamp(min=1e-12).log()).sum(-1)
-        return (nats / np.log(weights.shape[-1])).numpy()
+        return _entropy_share(self.maps.maps.mean(dim=(0, 1))).numpy()
 
     @property
     def text_entropy_share(self) -> np.ndarray:
         """Entropy over the characters that sound, a share of its largest value, at each step: (steps, layers)."""
         return (self.maps.text_entropy / np.log(len(np.unique(self.columns[self.columns >= 0])))).numpy()
+
+
+def _entropy_share(weights: Tensor) -> Tensor:
+    """Entropy of attention (..., n) as a share of log n: (...)."""
+    return -(weights * weights.clamp(min=1e-12).log()).sum(-1) / np.log(weights.shape[-1])
+
+
+def _spoken(columns: np.ndarray, first: int, size: int) -> tuple[list[int], Tensor, Tensor]:
+    """Generated tokens at which a character sounds, which one (k,), and it with its neighbours as ones in (k, size)."""
+    spoken = [i for i in range(first, len(columns)) if columns[i] >= 0]
+    own = torch.from_numpy(columns[spoken])
+    return spoken, own, ((torch.arange(size) - own[:, None]).abs() <= NEIGHBOURS).float()
 
 
 def item(voice: PersonaVoice, request: Request) -> Item:
@@ -99,19 +110,16 @@ def heads(look: Look) -> pd.DataFrame:
     "on its own character": to tokens of the character being spoken and its neighbours; "entropy": share of log n.
     """
     maps, first = look.maps, look.maps.reference_tokens
-    spoken = [i for i in range(first, len(look.columns)) if look.columns[i] >= 0]
     size = maps.text_maps.shape[-1]
-    near = torch.zeros(len(look.columns), size)
-    for i in spoken:
-        near[i, max(0, look.columns[i] - NEIGHBOURS) : look.columns[i] + NEIGHBOURS + 1] = 1.0
+    spoken, _, near = _spoken(look.columns, first, size)
     counts = np.bincount(look.columns[look.columns >= 0], minlength=size)
-    even = float((near[spoken] @ torch.from_numpy(counts).float()).mean() / len(look.columns))
+    even = float((near @ torch.from_numpy(counts).float()).mean() / len(look.columns))
     lines = []
     for layer, block in enumerate(maps.layers):
         for head in range(maps.maps.shape[1]):
             weights = maps.maps[layer, head, first:]
-            own = (maps.text_maps[layer, head] * near)[spoken].sum(-1).mean()
-            entropy = -(weights * weights.clamp(min=1e-12).log()).sum(-1).mean() / np.log(weights.shape[-1])
+            own = (maps.text_maps[layer, head, spoken] * near).sum(-1).mean()
+            entropy = _entropy_share(weights).mean()
             on_clip = weights[:, :first].sum(-1).mean()
             lines.append((block, head, *(float(x) for x in (on_clip, own, entropy))))
     table = pd.DataFrame(
@@ -165,18 +173,13 @@ class Search:
     @property
     def picture(self) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray, float, float]:
         """The best head, as `pictures.attention_text` takes it; the line is where the first backbone was told."""
-        maps, (block, head) = self.look.maps, self.best
-        weights = maps.maps[maps.layers.index(block), head]
-        nats = -(weights * weights.clamp(min=1e-12).log()).sum(-1) / np.log(weights.shape[-1])
-        on_text = maps.text_maps[maps.layers.index(block), head].numpy()
-        return (
-            on_text,
-            list(maps.text),
-            self.told.middles,
-            nats.numpy(),
-            self.told.boundary,
-            self.told.seconds,
+        maps, told, (block, head) = self.look.maps, self.told, self.best
+        layer = maps.layers.index(block)
+        on_text, sharpness = (
+            maps.text_maps[layer, head].numpy(),
+            _entropy_share(maps.maps[layer, head]).numpy(),
         )
+        return on_text, list(maps.text), told.middles, sharpness, told.boundary, told.seconds
 
 
 def second(profile: Profile | str) -> PersonaVoice | None:
@@ -197,10 +200,8 @@ def search(voice: PersonaVoice | None, request: Request, t: float, told: Look) -
 
 def found_by_head(look: Look, told: Look) -> pd.DataFrame:
     """The table of `Search`."""
-    maps, first = look.maps, look.maps.reference_tokens
-    spoken = [i for i in range(first, len(told.columns)) if told.columns[i] >= 0]
-    own = torch.from_numpy(told.columns[spoken])
-    near = ((torch.arange(maps.text_maps.shape[-1]) - own[:, None]).abs() <= NEIGHBOURS).float()
+    maps = look.maps
+    spoken, own, near = _spoken(told.columns, maps.reference_tokens, maps.text_maps.shape[-1])
     even = float(near.sum(-1).mean() / maps.maps.shape[-1])
     lines = []
     for layer, block in enumerate(maps.layers):

@@ -43,21 +43,16 @@ LOUD = 0.1  # root mean square to which the official function raises a quiet cli
 
 @dataclass(frozen=True)
 class Asked:
-    """What the official function is given for a request, and how many mel frames it fills, the clip's included."""
+    """What the official function is given for a request, and how many mel frames it fills, the clip's included.
+
+    read: the clip's text as it reads it, with a space of its own behind an ASCII character.
+    """
 
     request: Request
     reference_text: str
+    read: str
     text: str
     frames: int
-
-    @property
-    def read(self) -> str:
-        """The clip's text as the official function reads it: with a space of its own behind an ASCII character."""
-        return _read(self.reference_text)
-
-
-def _read(reference_text: str) -> str:
-    return reference_text + " " * reference_text[-1].isascii()
 
 
 class Pair(F5Official):
@@ -73,8 +68,9 @@ class Pair(F5Official):
             except TextError:
                 continue
             if len(chunks(text, reference_text, audio.CLIP_SECONDS, self.profile.inference.speed)) == 1:
-                frames = laag.duration(CLIP_HOPS, _read(reference_text), text, self.profile.inference)
-                found.append(Asked(request, reference_text, text, frames))
+                read = reference_text + " " * reference_text[-1].isascii()
+                frames = laag.duration(CLIP_HOPS, read, text, self.profile.inference)
+                found.append(Asked(request, reference_text, read, text, frames))
         return found
 
     def official(self, asked: Sequence[Asked], precision: torch.dtype) -> list[np.ndarray]:

@@ -28,8 +28,8 @@ from pvlib.systems.base import Request
 from pvlib.voice import SEEDS_PER_JOB, Job, PersonaVoice
 
 STEPS = 8  # of the sampler, for every system here: long texts cost most, and only differences are of interest
-SHARE, MOST = 7, 24  # one utterance in so many of the study, 24 at most
-QUICK = 2  # of a study that would not reach the most: each of many systems speaks minutes of them
+MOST, FOR_MOST = 24, 168  # long texts, of a study with so many utterances or more
+QUICK = 2  # of a smaller one: each of many systems speaks minutes of them
 ALPHA = 0.1  # a slope of the guidance with which a long text is guided less; the paper's is zero
 _BASE = f"personavoice@steps={STEPS}"
 SYSTEMS = {  # short name -> system
@@ -281,7 +281,7 @@ def seam_picture(mels: Sequence[Tensor], seconds: float = 0.15, around: float = 
 
 def size(samples: int) -> int:
     """How many long texts a study with `samples` utterances takes."""
-    return MOST if samples >= SHARE * MOST else QUICK
+    return MOST if samples >= FOR_MOST else QUICK
 
 
 def rows(

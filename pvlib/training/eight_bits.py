@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pvlib import hub
@@ -47,12 +47,12 @@ def shrink(name: str, profile: Profile) -> Path:
     would change, on files that are missing or altered, and on an unwritable or full disk.
     """
     path, card = hub.weights_path(name, profile), hub.read_card(name, profile)
-    hub.read_weights(name, profile)  # that they are what the card tells
-    state = load_file(path)
-    small = {key: value.to(DTYPE) if _matrix(value) else value for key, value in state.items()}
-    if changed := [
-        key for key, value in small.items() if not torch.equal(value.to(state[key].dtype), state[key])
-    ]:
+    state, small = hub.read_weights(name, profile), {}
+    for key, value in state.items():
+        small[key] = (
+            value.to(DTYPE) if _matrix(value) else value.half() if value.is_floating_point() else value
+        )
+    if changed := [key for key in state if not torch.equal(small[key].to(state[key].dtype), state[key])]:
         raise hub.WeightsError(f"{name}: {changed[0]} would change in 8 bits; round it first")
     parts = [path.with_suffix(f".{os.getpid()}{end}") for end in (".part", ".card.part")]
     try:
@@ -74,4 +74,4 @@ def shrink(name: str, profile: Profile) -> Path:
 
 
 def _matrix(value: Tensor) -> bool:
-    return value.dtype.is_floating_point and value.dim() > 1
+    return value.is_floating_point() and value.dim() > 1
