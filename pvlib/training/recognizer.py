@@ -18,7 +18,7 @@ from pvlib.config import MINI, Profile
 from pvlib.text import heard_until
 from pvlib.training import machine
 from pvlib.training.common import Ema, Run, autocast, batches_by_length, chosen_device, muon_and_adamw
-from pvlib.training.features import MelCache, mel_cache, pad
+from pvlib.training.features import MelCache, mel_cache, on_device, pad, pieces
 from pvlib.training.schedule import Schedule
 from pvlib.world import corpus as world
 
@@ -75,6 +75,7 @@ def train(
         max_rows=MAX_ROWS,
         larger=larger,
     )
+    sound, offsets, sizes = on_device(cache.frames, device), cache.offsets.tolist(), cache.lengths
     texts = corpus.table["text"].tolist()
 
     def step(index: int) -> dict[str, float]:
@@ -82,23 +83,22 @@ def train(
         rows = next(batches)
         if rng.random() < (FIRST_PIECE_SHARE if index < FIRST_STEPS else PIECE_SHARE):
             seconds = rng.uniform(*PIECE_SECONDS)
-            pieces = [piece(corpus.words(i), cache.lengths[i], seconds, rng) for i in rows]
-            mels = [cache.mel(i, start, stop) for i, (start, stop, _) in zip(rows, pieces, strict=True)]
-            sentences = [text for *_, text in pieces]
+            taken = [piece(corpus.words(i), sizes[i], seconds, rng) for i in rows]
         else:
-            mels, sentences = [cache.mel(i) for i in rows], [texts[i] for i in rows]
-        mel, frames = pad(mels)
-        mel, frames = mel.to(device), frames.to(device)
+            taken = [(0, sizes[i], texts[i]) for i in rows]
+        first, stop, sentences = zip(*taken, strict=True)
+        starts = [offsets[i] + a for i, a in zip(rows, first, strict=True)]
+        mel, frames = pieces(sound, starts, [b - a for a, b in zip(first, stop, strict=True)])
         if rng.random() >= CLEAN_SHARE:
             mel, frames = augment(mel, frames, rng)
         rate = schedule.apply(*optimizers)
         model.train()
         model.zero_grad(set_to_none=True)
         with autocast(device):
-            *between, last = model.guesses(mel, frames)
-        symbols = [model.encode(s) for s in sentences]
-        loss = ctc_loss(*last, symbols)
-        early = sum(ctc_loss(*guess, symbols) for guess in between) / max(1, len(between))
+            guesses = model.guesses(mel, frames)
+        symbols, lengths = [model.encode(s) for s in sentences], guesses[-1][1].cpu()  # waits for a GPU once
+        *between, loss = [ctc_loss(log_probs, lengths, symbols) for log_probs, _ in guesses]
+        early = sum(between) / max(1, len(between))
         ((1 - GUESS_SHARE) * loss + GUESS_SHARE * early).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -195,8 +195,8 @@ def augment(mel: Tensor, lengths: Tensor, rng: np.random.Generator) -> tuple[Ten
 
 
 def ctc_loss(log_probs: Tensor, lengths: Tensor, targets: list[list[int]]) -> Tensor:
-    """CTC loss per letter: log_probs (b, m, v), lengths (b,), one list of symbols per row."""
-    sizes = torch.tensor([len(t) for t in targets], device=log_probs.device)
+    """CTC loss per letter: log_probs (b, m, v), lengths (b,) best on the CPU, one list of symbols per row."""
+    sizes = torch.tensor([len(t) for t in targets])
     flat = torch.tensor([s for t in targets for s in t], dtype=torch.long, device=log_probs.device)
     total = nn.functional.ctc_loss(
         log_probs.transpose(0, 1),

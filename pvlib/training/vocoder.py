@@ -17,14 +17,17 @@ from pvlib.config import MINI, Profile
 from pvlib.speaker import GE2E
 from pvlib.training import machine
 from pvlib.training.common import Ema, Run, TrainingError, autocast, chosen_device, muon_and_adamw
+from pvlib.training.features import on_device
 from pvlib.training.schedule import Schedule
 from pvlib.world import corpus as world
 
 NAME = "vocoder"
 STEPS = 16_000
-BATCH = 12
-CRITIC_ROWS = 8  # crops of a batch that the discriminators see
-CROP_SAMPLES = 9_728  # 38 hops, 0.41 s
+BATCH = 4
+CRITIC_ROWS = 2  # crops of a batch that the discriminators see
+# 152 hops, 1.6 s: each layer sees where a crop ends. Of crops of 0.4 s that is everywhere, and what is learnt from it is
+# lost on whole utterances (log-mel error of unseen speakers 0.12 in such crops, 0.16 outside).
+CROP_SAMPLES = 38_912
 PEAK_RATE, BETAS = 1e-3, (0.8, 0.9)
 WARMUP = 100
 ADVERSARIAL_FROM = 0.9  # share of the run after which the discriminators join
@@ -57,10 +60,7 @@ def train(
     machine.prepare(threads)
     steps = steps or STEPS
     device = chosen_device(device)
-    corpus = world.open_split("train")
-    usable = np.flatnonzero(corpus.table["samples"].to_numpy()[:limit] >= CROP_SAMPLES)
-    if not len(usable):
-        raise TrainingError(f"no utterance has {CROP_SAMPLES} samples; build a corpus of longer speech")
+    crops = Crops(world.open_split("train"), device, limit)
     torch.manual_seed(profile.seed)
     run, model, ema, critics, optimizers, critic_optimizer = _parts(profile, device, larger)
     run.take_up(profile) if from_weights else run.resume()
@@ -70,9 +70,7 @@ def train(
 
     def step(index: int) -> dict[str, float]:
         rng = np.random.default_rng([profile.seed, index])
-        wave = torch.from_numpy(np.stack([crop(corpus, usable, rng) for _ in range(larger * BATCH)])).to(
-            device
-        )
+        wave = crops.batch(larger * BATCH, rng)
         rate = schedule.apply(*optimizers, critic_optimizer)
         model.train()
         with autocast(device):
@@ -120,12 +118,27 @@ def export(profile: Profile = MINI, *, device: str | torch.device | None = None)
     _export(run, profile, model, ema)
 
 
-def crop(corpus: world.Corpus, usable: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """CROP_SAMPLES from a random place of a random utterance, at a random level (-12 to +3 dB)."""
-    wave = corpus.wave(int(rng.choice(usable)))
-    start = int(rng.integers(len(wave) - CROP_SAMPLES + 1))
-    wave = wave[start : start + CROP_SAMPLES] * np.float32(10 ** (rng.uniform(-12, 3) / 20))
-    return wave / max(1.0, float(np.abs(wave).max()))
+class Crops:
+    """Pieces of CROP_SAMPLES out of a corpus, whose sound lies on one device."""
+
+    def __init__(self, corpus: world.Corpus, device: torch.device, limit: int | None = None):
+        """limit: first utterances only. Raises TrainingError where all are too short."""
+        samples = corpus.table["samples"].to_numpy()[:limit]
+        usable = np.flatnonzero(samples >= CROP_SAMPLES)
+        if not len(usable):
+            raise TrainingError(f"no utterance has {CROP_SAMPLES} samples; build a corpus of longer speech")
+        self._offsets, self._samples = corpus.table["offset"].to_numpy()[usable], samples[usable]
+        self._sound = on_device(corpus.sound, device)
+
+    def batch(self, size: int, rng: np.random.Generator) -> Tensor:
+        """So many pieces from random places of random utterances, at random levels (-12 to +3 dB): (b, s)."""
+        chosen = rng.integers(len(self._samples), size=size)
+        starts = self._offsets[chosen] + rng.integers(self._samples[chosen] - CROP_SAMPLES + 1)
+        gains = (10 ** (rng.uniform(-12, 3, size) / 20)).astype(np.float32) / 32768
+        device = self._sound.device
+        first, gain = (torch.from_numpy(x)[:, None].to(device, non_blocking=True) for x in (starts, gains))
+        wave = gain * self._sound[first + torch.arange(CROP_SAMPLES, device=device)]
+        return wave / wave.abs().amax(1, keepdim=True).clamp(min=1.0)
 
 
 def mel_loss(made: Tensor, wave: Tensor) -> Tensor:
