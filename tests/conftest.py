@@ -37,13 +37,13 @@ def _same_threads_after_each_test():
 
 @pytest.fixture
 def toy_corpus(tmp_path, monkeypatch):
-    """Eight utterances of noise for each of train and dev, with four speakers; nothing touches the repository."""
+    """Eight utterances of noise for train, train-voices and dev, of four speakers; nothing touches the repository."""
     rng = np.random.default_rng(7)
     monkeypatch.setattr(paths, "WORLD", tmp_path / "world")
     monkeypatch.setattr(paths, "TRAINING", tmp_path / "training")
     monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path / "checkpoints")
     paths.WORLD.mkdir()
-    for split in ("train", "dev"):
+    for split in ("train", "train-voices", "dev"):
         rows, sound, offset = [], [], 0
         for k in range(8):
             samples = 26_000 + 500 * k
@@ -52,6 +52,7 @@ def toy_corpus(tmp_path, monkeypatch):
                     "utterance": f"{split}-{k}",
                     "speaker": f"s{k % 4}",
                     "room": f"r{k % 3}",
+                    "base_voice": f"en+v{k}",
                     "text": "red fox",
                     "offset": offset,
                     "samples": samples,

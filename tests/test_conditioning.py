@@ -185,3 +185,7 @@ def test_without_weights_everything_is_empty_and_says_how_to_train(tmp_path, mon
     assert conditioning.weighed_table(weighed).empty
     for figure in (conditioning.moved_figure(moved), conditioning.weighed_figure(weighed)):
         assert "pvlib train adapters" in figure.axes[0].get_title()
+
+
+def test_a_share_is_spoken_of_a_complete_study_and_two_of_another():
+    assert [conditioning.size("mini", n) for n in (1, 40, 200)] == [1, 2, 20]

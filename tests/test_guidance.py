@@ -170,4 +170,4 @@ def test_the_map_under_chosen_guidance_is_drawn(voice, requests, monkeypatch):
 
 
 def test_how_many_are_guided():
-    assert [guidance.size(n) for n in (4, 40, 200)] == [3, 3, 12]
+    assert [guidance.size(n) for n in (4, 40, 200)] == [2, 2, 12]

@@ -221,6 +221,7 @@ def test_trainer_resumes_and_exports(toy_corpus, monkeypatch, name):
     trainer = importlib.import_module(f"pvlib.training.{name}")
     if name == "vocoder":
         monkeypatch.setattr(trainer, "BATCH", 2)
+        monkeypatch.setattr(trainer, "CROP_SAMPLES", 9_728)
         hum = torch.from_numpy(noise(60_000))[None]  # the comparison has its own test
         monkeypatch.setattr(vocoder, "griffin_lim", lambda mel, _: hum[:, : (mel.shape[-1] - 1) * 256])
     profile = tiny_profile()
@@ -248,6 +249,60 @@ def test_pieces_keep_the_first_letters_of_a_cut_word():
 
     start, stop, text = piece(words, 120, 0.7, FromTheStart())
     assert (start, stop, text) == (0, 66, "red elep")
+
+
+def test_pieces_of_all_frames_are_what_padding_makes_of_each(toy_corpus):
+    from pvlib.training.features import mel_cache, on_device, pad, pieces
+
+    cache = mel_cache("train")
+    cut = [(0, 0, cache.lengths[0]), (3, 10, 40), (7, 5, 6)]  # utterance, first frame, last + 1
+    frames, lengths = pad([cache.mel(i, a, b) for i, a, b in cut])
+    sound = on_device(cache.frames, torch.device("cpu"))
+    made, counts = pieces(sound, [int(cache.offsets[i]) + a for i, a, _ in cut], [b - a for _, a, b in cut])
+    assert torch.equal(made, frames) and torch.equal(counts, lengths)
+
+
+def test_the_recogniser_hears_both_splits_in_turns_and_the_hard_twice(toy_corpus, monkeypatch):
+    from pvlib.training import recognizer as trainer
+
+    monkeypatch.setattr(trainer, "HARD_ROOMS", ("r1",))
+    monkeypatch.setattr(trainer, "HARD_VOICES", "v7")
+    source = trainer.Source("train-voices", torch.device("cpu"))
+    batches = source.batches(1, start=0, larger=1)
+    heard = sorted(next(batches))  # of so few all are in one batch
+    assert heard == [0, 1, 1, 2, 3, 4, 4, 5, 6, 7, 7]  # r1 is the room of 1, 4 and 7, v7 the voice of 7
+    mel, lengths, texts = source.speech([7, 2])
+    assert lengths.tolist() == [source.sizes[7], source.sizes[2]] and texts == ["red fox"] * 2
+    asked = []
+    monkeypatch.setattr(
+        trainer.Source,
+        "speech",
+        lambda self, rows, rng: asked.append(self.corpus.split) or (mel, lengths, texts),
+    )
+    trainer.train(tiny_profile(), steps=3)
+    trainer.train(tiny_profile(), steps=5)
+    assert asked == ["train", "train-voices"] * 2 + ["train"]
+
+
+def test_crops_are_stretches_of_the_corpus_at_other_levels(toy_corpus, monkeypatch):
+    from pvlib.training import vocoder as trainer
+    from pvlib.training.common import TrainingError
+    from pvlib.world import corpus
+
+    train = corpus.open_split("train")
+    with pytest.raises(TrainingError, match="no utterance has 38912 samples"):
+        trainer.Crops(train, torch.device("cpu"))
+    monkeypatch.setattr(trainer, "CROP_SAMPLES", 28_000)
+    crops = trainer.Crops(train, torch.device("cpu")).batch(6, np.random.default_rng(1))
+    assert crops.shape == (6, 28_000) and crops.abs().max() <= 1
+    waves = [train.wave(i) for i in range(len(train)) if len(train.wave(i)) >= 28_000]
+    for crop in crops.numpy():
+        found = [
+            np.corrcoef(wave[k : k + 500], crop[:500])[0, 1]
+            for wave in waves
+            for k in range(len(wave) - 28_000 + 1)
+        ]
+        assert max(found) > 0.999
 
 
 def test_mel_cache_equals_the_mels_and_notices_another_corpus(toy_corpus):

@@ -532,8 +532,8 @@ def test_sweep_reuses_the_papers_own_setting_and_names_the_rest():
     assert sweeps.variant(MINI, own.steps, own.cfg_strength) == "personavoice"
     other = sweeps.variant(MINI, 8, 1.5)
     assert other == "personavoice@steps=8,cfg_strength=1.5,laag_cfg_base=1.5"
-    assert sweeps.size(40) == 4 and sweeps.size(200) == 16 and sweeps.size(4) == 2
-    assert [sweeps.timed(n) for n in (200, 40, 9, 4)] == [8, 2, 2, 2]
+    assert sweeps.size(40) == 3 and sweeps.size(200) == 16 and sweeps.size(4) == 2
+    assert [sweeps.timed(n) for n in (200, 40, 9, 4)] == [8, 1, 1, 1]
 
 
 def test_head_table_on_attention_that_is_known():

@@ -360,7 +360,7 @@ def test_rows_of_the_main_manifest_are_no_evidence_here():
 
 
 def test_a_share_is_spoken_by_default_and_all_of_a_complete_study():
-    assert short_texts.size(MINI, 40, 200) == 8 and short_texts.size(MINI, 4, 200) == 4
+    assert short_texts.size(MINI, 40, 200) == 6 and short_texts.size(MINI, 4, 200) == 4
     assert short_texts.size(MINI, 200, 200) == 200
     with pytest.raises(ConfigError, match="no manifest of ultra-short texts"):
         short_texts.read(PAPER)

@@ -657,6 +657,10 @@ def test_verify_looks_at_every_part_of_the_record(place, monkeypatch):
     assert report.agreeing == 25 and not report.ok
 
 
+def test_a_share_is_said_again_of_a_complete_study_and_two_of_another():
+    assert [seeds.size(config.MINI, n) for n in (1, 40, 200)] == [1, 2, 20]
+
+
 def test_other_seeds_are_rows_of_their_own_and_verified(place, monkeypatch):
     recorded()
     manifest = manifests.read("tiny-test")

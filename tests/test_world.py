@@ -38,6 +38,18 @@ def test_people_and_sentences_are_disjoint():
     assert not train_texts & {task.text for task in build.tasks("test")}
 
 
+def test_more_voices_than_in_the_rest_of_training_and_none_that_is_held_out():
+    plan = build.tasks(build.VOICES)
+    bases = {(accent, variant) for accent in voices.ACCENTS for variant in voices.TRAIN_VARIANTS}
+    assert {task.base_voice for task in plan} == {f"{accent}+{variant}" for accent, variant in bases}
+    names = [take.speaker.name for task in plan for take in task.takes]
+    assert len(set(names)) == len(names) == 2 * len(plan)
+    said = {build.bare(task.text) for task in plan}
+    for split in ("dev", "test", "test-enrol", "test-scrambled", *build.ULTRA_SHORT):
+        assert not said & {build.bare(task.text) for task in build.tasks(split)}, split
+    assert all(take.place < rooms.TRAIN_PLACES for task in plan for take in task.takes)
+
+
 def test_test_places_are_unheard():
     assert all(take.place < rooms.TRAIN_PLACES for task in build.tasks("train") for take in task.takes)
     assert all(take.place >= rooms.TRAIN_PLACES for task in build.tasks("test") for take in task.takes)

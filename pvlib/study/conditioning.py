@@ -38,7 +38,8 @@ WEIGHTS = (0.0, 0.5, 1.0)
 STEPS = 16  # ODE steps of what is synthesised here
 EER_RESAMPLES = 500  # of speakers: tens of thousands of trials make each one slow
 PACE = "rate"  # of `prosody.PROSODY`
-SHARE, FEWEST = 10, 3  # one utterance in so many, but no fewer than this
+SHARE = 10  # one utterance in so many of a complete study
+QUICK = 2  # utterances of another: each is spoken under a dozen wishes
 WHOLE_ROOM, TIMBRE_ROOM = 3.0, 1.5  # targets, in multiples of chance, set before anything was measured
 TARGET_P, TARGET_MEASURES = 0.01, 2
 # Which way the mini world moves each measure; a test holds them to it.
@@ -62,9 +63,10 @@ def trained(profile: Profile | str = "mini") -> bool:
     return hub.weights_path(hub.ADAPTERS, profile).exists()
 
 
-def size(samples: int) -> int:
+def size(profile: Profile | str, samples: int) -> int:
     """How many utterances are synthesised for each measurement, of a study with `samples`."""
-    return min(samples, max(FEWEST, samples // SHARE))
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    return samples // SHARE if samples >= profile.samples else min(samples, QUICK)
 
 
 # Without any trained weights

@@ -29,7 +29,7 @@ TARGET = 0.9  # share of utterances whose entropy CEAG should lower further than
 WER_MARGIN = 0.01  # error rate that guidance may cost at most
 
 SHARE = 16  # one utterance in so many of the study is guided
-FEWEST = 3
+FEWEST = 2
 BATCH = 4
 PADDING_STEPS = 8
 

@@ -23,15 +23,17 @@ from pvlib.study.measure import in_stratum, measure
 SYSTEM = "personavoice"
 COUNT = 5  # seeds of each utterance
 MAIN_COUNT = 3  # of each utterance and main system, where time was taken for it
-SHARE, FEWEST = 10, 3  # one utterance of the study in so many, but no fewer than this
+SHARE = 10  # one utterance in so many of a complete study
+QUICK = 2  # utterances of another: each is said `COUNT` times
 MOST_LOST = 12  # lost utterances that are said again
 BY_SEED = ("wer", "cfr", "secs_ge2e_speaker")
 TARGET = 0.05  # of the spread on long texts, set before anything was measured
 
 
-def size(samples: int) -> int:
+def size(profile: Profile | str, samples: int) -> int:
     """How many utterances are said with every seed, of a study with `samples`."""
-    return min(samples, max(FEWEST, samples // SHARE))
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    return samples // SHARE if samples >= profile.samples else min(samples, QUICK)
 
 
 def lost(rows: pd.DataFrame, system: str = SYSTEM, most: int = MOST_LOST) -> list[str]:

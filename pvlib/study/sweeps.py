@@ -20,8 +20,8 @@ SYSTEM = "personavoice"
 STEPS = (4, 8, 16, 32)
 GUIDANCE = (1.5, 2.5, 3.5)
 SHARE = 12  # one utterance in so many of the study is swept
-LEAST = 4  # but no fewer than this, and no more than half
-TIMED, TIMED_SHARE, TIMED_LEAST = 8, 20, 2  # utterances timed: at most, one in so many, at least
+LEAST = 3  # but no fewer than this, and no more than half
+TIMED, TIMED_SHARE, TIMED_LEAST = 8, 25, 1  # utterances timed: at most, one in so many, at least
 
 
 def size(samples: int) -> int:

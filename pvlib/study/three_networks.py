@@ -47,9 +47,9 @@ from pvlib.text import TextWarning
 RESEMBLYZER, OWN = "Resemblyzer", "GE2E, trained here"
 VOCODERS = {"Vocos": "vocos", "Griffin-Lim": "griffin-lim", "WaveRNN": "wavernn"}
 KINDS = ("skips", "repeats", "runaways")
-SHARE, LEAST = 5, 6  # one utterance in so many of a study is spoken for its prosody, but no fewer than this
+SHARE, LEAST = 10, 4  # one utterance in so many of a study is spoken for its prosody, but no fewer than this
 SHORT_FOLDING, LONG_FOLDING = (
-    2.0,
+    1.0,
     10.0,
 )  # seconds of speech on which folding is timed, by default and when complete
 TIMED = 3  # turns of a complete study; of another, one

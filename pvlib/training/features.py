@@ -78,7 +78,8 @@ def pieces(frames: torch.Tensor, starts: list[int], lengths: list[int]) -> tuple
     first, count = torch.tensor([starts, lengths]).to(frames.device, non_blocking=True)
     place = torch.arange(max(lengths), device=frames.device)
     inside = place < count[:, None]
-    mel = frames[(first[:, None] + place).where(inside, 0)].float()  # (b, n, 100)
+    rows = (first[:, None] + place).where(inside, 0)  # (b, n)
+    mel = frames.index_select(0, rows.flatten()).float().unflatten(0, rows.shape)
     return mel.masked_fill(~inside[..., None], 0.0), count
 
 

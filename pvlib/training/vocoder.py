@@ -25,8 +25,8 @@ NAME = "vocoder"
 STEPS = 16_000
 BATCH = 4
 CRITIC_ROWS = 2  # crops of a batch that the discriminators see
-# 152 hops, 1.6 s: each layer sees where a crop ends. Of crops of 0.4 s that is everywhere, and what is learnt from it is
-# lost on whole utterances (log-mel error of unseen speakers 0.12 in such crops, 0.16 outside).
+# 152 hops, 1.6 s. Each layer sees where a crop ends: of crops of 0.4 s that is everywhere, and what is learnt from
+# it is lost on whole utterances (log-mel error of unseen speakers 0.12 in such crops, 0.16 outside).
 CROP_SAMPLES = 38_912
 PEAK_RATE, BETAS = 1e-3, (0.8, 0.9)
 WARMUP = 100

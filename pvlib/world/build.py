@@ -34,7 +34,9 @@ ULTRA_SHORT = {"test-short": 200, "dev-short": 128}  # as many of one word as of
 WORDS_PER_MINUTE = 140  # espeak-ng speaks faster than it says: about 15 characters a second
 LEAD_SECONDS, TAIL_SECONDS = 0.06, 0.12  # silence kept around the words
 HELD_OUT = ("dev", "test", "test-enrol", "test-scrambled")  # training says none of their sentences
-SPLITS = (*HELD_OUT, "train", *ULTRA_SHORT)  # the place of a split is part of its seed: add behind
+VOICES = "train-voices"  # more training speech for who has to understand any voice: each base voice, each speaker new
+VOICES_SENTENCES = 1400
+SPLITS = (*HELD_OUT, "train", *ULTRA_SHORT, VOICES)  # the place of a split is part of its seed: add behind
 
 # words per test text: 22 of at most 4, 31 of 5 to 8, 147 longer (the strata of the paper's 200 utterances)
 TEST_LENGTHS = (
@@ -117,6 +119,8 @@ def tasks(split: str, seed: int = SEED) -> list[Task]:
     """
     rng = np.random.default_rng([seed, 100 + SPLITS.index(split)])
     grammar = Grammar(rng)
+    if split == VOICES:
+        return _voices_tasks(grammar, rng, seed)
     people = speakers(split, seed)
     if split == "train":
         return _train_tasks(grammar, people, rng, seed)
@@ -194,6 +198,31 @@ def _train_tasks(grammar: Grammar, people: list[Speaker], rng: np.random.Generat
             )
         )
     return result
+
+
+def _voices_tasks(grammar: Grammar, rng: np.random.Generator, seed: int) -> list[Task]:
+    """All accents by all variants of training in turn; no speaker says more than one sentence."""
+    held_out = {bare(task.text) for split in (*HELD_OUT, *ULTRA_SHORT) for task in tasks(split, seed)}
+    bases = [
+        (accent, variant) for variant in voices.TRAIN_VARIANTS for accent in dict.fromkeys(voices.ACCENTS)
+    ]
+    result = []
+    for number in range(VOICES_SENTENCES):
+        text = _sentence(grammar, rng)
+        while bare(text) in held_out:
+            text = _sentence(grammar, rng)
+        base = bases[number % len(bases)]
+        names = [f"{VOICES}-{number:05d}-{k}" for k in range(VOICES_PER_SENTENCE)]
+        takes = tuple(_take(name, draw_speaker(name, base, rng), "train", rng) for name in names)
+        pace = WORDS_PER_MINUTE + int(rng.integers(-12, 13))
+        result.append(Task(seed, number, text, takes[0].speaker.base_voice, pace, takes))
+    return result
+
+
+def _sentence(grammar: Grammar, rng: np.random.Generator) -> str:
+    """A text as training says it: a few of them short, some of them words in no order."""
+    length = int(rng.integers(1, 6)) if rng.random() < 0.15 else int(rng.integers(5, 27))
+    return (grammar.scrambled if rng.random() < SCRAMBLED_SHARE else grammar.sentence)(length)
 
 
 def perform(task: Task) -> list[tuple[dict, np.ndarray]]:
