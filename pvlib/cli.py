@@ -759,7 +759,7 @@ def _check_training(arguments: argparse.Namespace, profile: Profile) -> None:
     examples="pvlib world build --workers 2",
 )
 def world_build(arguments: argparse.Namespace) -> None:
-    """Make the corpus from its seed. Takes about half an hour on two cores and 3 GB under build/world, or where
+    """Make the corpus from its seed. Takes about 45 minutes on two cores and 4 GB under build/world, or where
     PVLIB_BUILD points. Splits that are whole are kept."""
     from pvlib.world.build import build
 

@@ -343,7 +343,7 @@ def _take_up(pcm: Path, lines: Path, todo: list[Task]) -> tuple[int, int]:
 
 
 def build(*, workers: int | None = None, force: bool = False, seed: int = SEED) -> None:
-    """Build every split (about half an hour on two cores, 3 GB under build/world)."""
+    """Build every split (about three quarters of an hour on two cores, 4 GB under build/world)."""
     for split in SPLITS:
         build_split(split, workers=workers or os.cpu_count() or 1, force=force, seed=seed)
     people = [asdict(p) for split in ("train", "dev", "test") for p in speakers(split, seed)]
