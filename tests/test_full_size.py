@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -139,6 +140,26 @@ def test_it_is_told_in_words_and_drawn(measured, folder):
     assert f"{best[1]:.1f} at NFE 2, batch 1, {best[3]:.1f} at NFE 2, batch 3" in words
     figure = plots.full_size(full_size.overview(found))
     assert len(look.keep(figure, "speeds", folder).data) > 3000
+
+
+def test_a_precision_has_one_colour_on_every_machine_and_all_are_in_the_legend():
+    columns = {"nfe": 7, "batch": 1, "rtf, official": 2.0, "rtf, companion": 1.0}
+    table = pd.DataFrame(
+        [
+            {"machine": "a", "dtype": "bf16", **columns},
+            {"machine": "a", "dtype": "fp16", **columns},
+            {"machine": "b", "dtype": "bf16", **columns},
+            {"machine": "b", "dtype": "fp32", **columns},
+        ]
+    )
+    figure = plots.full_size(table)
+    colours = {}
+    for ax in figure.axes:
+        for line in ax.lines:
+            colours.setdefault(line.get_label().split(", ")[1], set()).add(line.get_color())
+    assert all(len(own) == 1 for own in colours.values()) and len(set.union(*colours.values())) == 3
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert told == [f"{side}, {dtype}" for side in full_size.SIDES for dtype in ("fp32", "bf16", "fp16")]
 
 
 @pytest.mark.parametrize(

@@ -305,7 +305,8 @@ def full_size(table: pd.DataFrame) -> Figure:
     for (row, processor), (column, batch) in itertools.product(enumerate(machines), enumerate(batches)):
         ax = axes[row, column]
         own = table[(table["machine"] == processor) & (table["batch"] == batch)]
-        for (dtype, lines), (colour, marker) in zip(own.groupby("dtype"), PRECISIONS, strict=False):
+        for dtype, lines in own.groupby("dtype"):
+            colour, marker = PRECISIONS[dtype]
             lines = lines.sort_values("nfe", ascending=False)
             places = [steps.index(n) for n in lines["nfe"]]
             style = {"color": colour, "marker": marker, "ms": 6}
@@ -322,8 +323,15 @@ def full_size(table: pd.DataFrame) -> Figure:
         if row + 1 == len(machines):
             ax.set_xlabel("steps (NFE)")
         if not column:
-            ax.set_ylabel(f"{processor}\n{label('rtf')}")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+            ax.set_ylabel(processor)
+    figure.supylabel(label("rtf"), fontsize="medium")
+    shown = {
+        name: line for ax in axes.flat for line, name in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    names = [f"{side}, {dtype}" for side in ("official", "companion") for dtype in PRECISIONS]
+    names = [name for name in names if name in shown]
+    handles = [shown[name] for name in names]
+    figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 
@@ -345,7 +353,7 @@ def demo(table: pd.DataFrame) -> Figure:
     return figure
 
 
-PRECISIONS = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"))  # of fp32, bf16, fp16
+PRECISIONS = {"fp32": ("#0072b2", "o"), "bf16": ("#d55e00", "s"), "fp16": ("#009e73", "^")}
 CURVES = (("#0072b2", "-"), ("#e69f00", "--"), ("#009e73", "-."), ("#cc79a7", ":"), ("#56b4e9", "-"))
 
 
