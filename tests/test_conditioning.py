@@ -189,3 +189,11 @@ def test_without_weights_everything_is_empty_and_says_how_to_train(tmp_path, mon
 
 def test_a_share_is_spoken_of_a_complete_study_and_two_of_another():
     assert [conditioning.size("mini", n) for n in (1, 40, 200)] == [1, 2, 20]
+
+
+def test_an_error_rate_that_few_utterances_cannot_give_is_not_told_as_a_number():
+    columns = {"cosine": [0.99, 0.9], "speaker EER": [0.1, 0.3], "speaker EER, whole": [0.1, 0.2]}
+    table = pd.DataFrame({"env_scale": conditioning.SCALES, **columns})
+    assert "changes by +0.100" in conditioning.untrained_text(table)
+    few = conditioning.untrained_text(table.assign(**{"speaker EER": np.nan}))
+    assert "cannot be told from so few utterances" in few and "nan" not in few

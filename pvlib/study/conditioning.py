@@ -180,10 +180,11 @@ def untrained_text(table: pd.DataFrame) -> str:
     quoted = next(claim.quote for claim in ledger.load() if claim.id == "oes-scale-disaster")
     change = full["speaker EER"] - full["speaker EER, whole"]
     verdict = "does not explain" if full["cosine"] > 0.5 else "may explain"
+    apart = "cannot be told from so few utterances" if np.isnan(change) else f"changes by {change:+.3f}"
     return (
         f"An untrained basis leaves a cosine of {small['cosine']:.3f} to the whole embedding at `env_scale` "
         f"{SCALES[0]:g} and {full['cosine']:.3f} at {SCALES[1]:g}; there the equal error rate of telling speakers "
-        f'apart changes by {change:+.3f}. The paper: "{quoted}". What the projection removes {verdict} a collapse of '
+        f'apart {apart}. The paper: "{quoted}". What the projection removes {verdict} a collapse of '
         "that size by itself."
     )
 
