@@ -353,6 +353,11 @@ class Profile:
     sv2tts_vocoder: WaveRNN = field(default_factory=WaveRNN)
     sources: Sources = field(default_factory=Sources)
 
+    def part(self, samples: int, one_in: int, quick: int) -> int:
+        """How many of a study's utterances a costly measurement takes: one in so many of a complete study, else `quick`
+        at most."""
+        return samples // one_in if samples >= self.samples else min(samples, quick)
+
     def with_padded_text(self) -> Profile:
         """The same with the second backbone in the place of the first. Raises ConfigError where there is none."""
         if self.backbone_padded is None:

@@ -437,7 +437,7 @@ def read_by_notebooks(monkeypatch) -> list[tuple]:
         ("", main, 40),
         ("", [sweeps.variant(MINI, *pair) for pair in sweeps.grid()], sweeps.size(40)),
         ("", ablations.system_names(MINI), 1),
-        ("mini-ultra-short", short_texts.system_names(MINI), short_texts.DEFAULT),
+        ("mini-ultra-short", short_texts.system_names(MINI), 6),
     ]
 
 

@@ -57,7 +57,7 @@ QUICK = 1  # utterances of another: too few for a test, enough to see and hear e
 
 def size(profile: Profile, samples: int) -> int:
     """How many utterances each variant takes of a study with `samples`: a share of a complete one, else `QUICK`."""
-    return samples // SHARE if samples >= profile.samples else min(samples, QUICK)
+    return profile.part(samples, SHARE, QUICK)
 
 
 def count(profile: Profile, samples: int, *, seed: int | None = None) -> int:

@@ -66,7 +66,7 @@ def trained(profile: Profile | str = "mini") -> bool:
 def size(profile: Profile | str, samples: int) -> int:
     """How many utterances are synthesised for each measurement, of a study with `samples`."""
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    return samples // SHARE if samples >= profile.samples else min(samples, QUICK)
+    return profile.part(samples, SHARE, QUICK)
 
 
 # Without any trained weights

@@ -328,8 +328,8 @@ def full_size(table: pd.DataFrame) -> Figure:
     shown = {
         name: line for ax in axes.flat for line, name in zip(*ax.get_legend_handles_labels(), strict=True)
     }
-    names = [f"{side}, {dtype}" for side in ("official", "companion") for dtype in PRECISIONS]
-    names = [name for name in names if name in shown]
+    every = (f"{side}, {dtype}" for side in ("official", "companion") for dtype in PRECISIONS)
+    names = [name for name in every if name in shown]
     handles = [shown[name] for name in names]
     figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=8)
     return figure

@@ -33,7 +33,7 @@ TARGET = 0.05  # of the spread on long texts, set before anything was measured
 def size(profile: Profile | str, samples: int) -> int:
     """How many utterances are said with every seed, of a study with `samples`."""
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    return samples // SHARE if samples >= profile.samples else min(samples, QUICK)
+    return profile.part(samples, SHARE, QUICK)
 
 
 def lost(rows: pd.DataFrame, system: str = SYSTEM, most: int = MOST_LOST) -> list[str]:

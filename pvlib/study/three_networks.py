@@ -51,7 +51,7 @@ SHARE, LEAST = 10, 4  # one utterance in so many of a study is spoken for its pr
 SHORT_FOLDING, LONG_FOLDING = (
     1.0,
     10.0,
-)  # seconds of speech on which folding is timed, by default and when complete
+)  # seconds of speech to time folding on: by default, of a complete study
 TIMED = 3  # turns of a complete study; of another, one
 
 
@@ -194,7 +194,7 @@ class Spoken:
 def spoken(profile: Profile | str, samples: int, seed: int, utterances: int = 0) -> Spoken | None:
     """Utterances of a study's sample spoken by `sv2tts`; None where it is not trained.
 
-    utterances: how many; 0: one in five, and all of a complete study.
+    utterances: how many; 0: one in `SHARE` but no fewer than `LEAST`, and all of a complete study.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
     if not trained("sv2tts-synthesizer", profile):

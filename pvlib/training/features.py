@@ -70,6 +70,12 @@ def pad(mels: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     return batch, lengths
 
 
+def stretches(rows: torch.Tensor, starts: np.ndarray, size: int) -> torch.Tensor:
+    """Stretches of `size` out of mapped rows (N, ...), from each of `starts` (b,) on: (b, size, ...) float32."""
+    first = torch.from_numpy(starts).to(rows.device, non_blocking=True)
+    return rows[first[:, None] + torch.arange(size, device=rows.device)].float()
+
+
 def pieces(frames: torch.Tensor, starts: list[int], lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """What `pad` gives for pieces of all frames of a split in a row (N, 100), on the device where those lie.
 

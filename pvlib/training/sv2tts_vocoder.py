@@ -31,7 +31,7 @@ from pvlib.systems.sv2tts.vocoders import FoldedWaveRNN
 from pvlib.systems.sv2tts.wavernn import CONTEXT
 from pvlib.training import machine
 from pvlib.training.common import Ema, Run, TrainingError, autocast, chosen_device, muon_and_adamw
-from pvlib.training.features import mel_cache, on_device
+from pvlib.training.features import mel_cache, on_device, stretches
 from pvlib.training.schedule import Schedule
 from pvlib.world import corpus as world
 
@@ -129,13 +129,13 @@ class Crops:
 
     def __init__(self, split: str, before: int, limit: int | None = None, device: torch.device | None = None):
         self.corpus, self.cache, self.before = world.open_split(split), mel_cache(split), before
-        self.device = device or torch.device("cpu")
+        device = device or torch.device("cpu")
         self.frames = CROP_HOPS + 1 + 2 * CONTEXT
         self.usable = np.array([i for i, n in enumerate(self.cache.lengths[:limit]) if n >= self.frames])
         if not len(self.usable):
             raise TrainingError(f"no utterance of {split} has {self.frames} mel frames; build longer speech")
-        self._mel = on_device(self.cache.frames, self.device)
-        self._sound = on_device(self.corpus.sound, self.device)
+        self._mel = on_device(self.cache.frames, device)
+        self._sound = on_device(self.corpus.sound, device)
 
     def batch(self, rows: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """`cut` at random places of random utterances."""
@@ -147,12 +147,9 @@ class Crops:
         """Stretches that begin with these mel frames: scaled mels (b, 100, hops + 5) and sound (b, before + samples),
         its high tones raised."""
         start = (first + CONTEXT) * HOP_LENGTH - self.before - 1  # frame k is centred on sample 256 k
-        frame = torch.from_numpy(self.cache.offsets[utterances] + first).to(self.device)
-        sample = torch.from_numpy(self.corpus.table.offset.to_numpy()[utterances] + start).to(self.device)
-        frames = torch.arange(self.frames, device=self.device)
-        samples = torch.arange(self.before + 1 + CROP_HOPS * HOP_LENGTH, device=self.device)
-        mel = self._mel[frame[:, None] + frames].float()
-        wave = self._sound[sample[:, None] + samples].float() / 32768
+        mel = stretches(self._mel, self.cache.offsets[utterances] + first, self.frames)
+        sample = self.corpus.table.offset.to_numpy()[utterances] + start
+        wave = stretches(self._sound, sample, self.before + 1 + CROP_HOPS * HOP_LENGTH) / 32768
         return scaled(mel).transpose(1, 2), prediction.raised(wave)[:, 1:]
 
 

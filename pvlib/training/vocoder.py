@@ -17,7 +17,7 @@ from pvlib.config import MINI, Profile
 from pvlib.speaker import GE2E
 from pvlib.training import machine
 from pvlib.training.common import Ema, Run, TrainingError, autocast, chosen_device, muon_and_adamw
-from pvlib.training.features import on_device
+from pvlib.training.features import on_device, stretches
 from pvlib.training.schedule import Schedule
 from pvlib.world import corpus as world
 
@@ -135,9 +135,8 @@ class Crops:
         chosen = rng.integers(len(self._samples), size=size)
         starts = self._offsets[chosen] + rng.integers(self._samples[chosen] - CROP_SAMPLES + 1)
         gains = (10 ** (rng.uniform(-12, 3, size) / 20)).astype(np.float32) / 32768
-        device = self._sound.device
-        first, gain = (torch.from_numpy(x)[:, None].to(device, non_blocking=True) for x in (starts, gains))
-        wave = gain * self._sound[first + torch.arange(CROP_SAMPLES, device=device)]
+        sound = stretches(self._sound, starts, CROP_SAMPLES)
+        wave = torch.from_numpy(gains)[:, None].to(sound.device, non_blocking=True) * sound
         return wave / wave.abs().amax(1, keepdim=True).clamp(min=1.0)
 
 

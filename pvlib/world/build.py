@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -175,12 +176,10 @@ def _train_tasks(grammar: Grammar, people: list[Speaker], rng: np.random.Generat
     bases = sorted(groups)
     result = []
     for number in range(TRAIN_SENTENCES):
-        short = rng.random() < 0.15
-        length = int(rng.integers(1, 6)) if short else int(rng.integers(5, 27))
-        write = grammar.scrambled if rng.random() < SCRAMBLED_SHARE else grammar.sentence
-        text = write(length)
+        write = _writer(grammar, rng)
+        text = write()
         while text in held_out:
-            text = write(length)
+            text = write()
         group = groups[bases[number % len(bases)]]
         chosen = rng.choice(len(group), size=min(VOICES_PER_SENTENCE, len(group)), replace=False)
         takes = tuple(
@@ -208,9 +207,9 @@ def _voices_tasks(grammar: Grammar, rng: np.random.Generator, seed: int) -> list
     ]
     result = []
     for number in range(VOICES_SENTENCES):
-        text = _sentence(grammar, rng)
+        text = _writer(grammar, rng)()
         while bare(text) in held_out:
-            text = _sentence(grammar, rng)
+            text = _writer(grammar, rng)()
         base = bases[number % len(bases)]
         names = [f"{VOICES}-{number:05d}-{k}" for k in range(VOICES_PER_SENTENCE)]
         takes = tuple(_take(name, draw_speaker(name, base, rng), "train", rng) for name in names)
@@ -219,10 +218,11 @@ def _voices_tasks(grammar: Grammar, rng: np.random.Generator, seed: int) -> list
     return result
 
 
-def _sentence(grammar: Grammar, rng: np.random.Generator) -> str:
-    """A text as training says it: a few of them short, some of them words in no order."""
+def _writer(grammar: Grammar, rng: np.random.Generator) -> Callable[[], str]:
+    """What writes texts of one length as training says them: a few are short, some are words in no order."""
     length = int(rng.integers(1, 6)) if rng.random() < 0.15 else int(rng.integers(5, 27))
-    return (grammar.scrambled if rng.random() < SCRAMBLED_SHARE else grammar.sentence)(length)
+    write = grammar.scrambled if rng.random() < SCRAMBLED_SHARE else grammar.sentence
+    return partial(write, length)
 
 
 def perform(task: Task) -> list[tuple[dict, np.ndarray]]:
