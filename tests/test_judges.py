@@ -279,9 +279,11 @@ def test_the_recogniser_hears_both_splits_in_turns_and_the_hard_twice(toy_corpus
         "speech",
         lambda self, rows, rng: asked.append(self.corpus.split) or (mel, lengths, texts),
     )
-    trainer.train(tiny_profile(), steps=3)
-    trainer.train(tiny_profile(), steps=5)
-    assert asked == ["train", "train-voices"] * 2 + ["train"]
+    trainer.train(tiny_profile(), steps=4)
+    trainer.train(tiny_profile(), steps=7)
+    for split, before in (("train", [0, 1, 1, 1, 2]), ("train-voices", [0, 0, 1, 2, 2])):
+        assert [trainer.batches_before(step, split) for step in range(5)] == before
+    assert asked == ["train", "train-voices", "train-voices"] * 2 + ["train"]
 
 
 def test_crops_are_stretches_of_the_corpus_at_other_levels(toy_corpus, monkeypatch):

@@ -42,7 +42,7 @@ FIRST_PIECE_SHARE = 0.9
 PIECE_SECONDS = (0.6, 3.0)
 EVALUATE_EVERY = 600
 DEV_UTTERANCES = 200
-SPLITS = ("train", VOICES)  # in turns: the second has more voices
+TURNS = ("train", VOICES, VOICES)  # the split of one batch after another: the second has more voices
 HARD_ROOMS, HARD_VOICES = ("hall",), "klatt"  # read worst on the dev split: utterances of these come twice
 FRAME_RATE = audio.SAMPLE_RATE / audio.HOP_LENGTH
 
@@ -67,20 +67,20 @@ def train(
     machine.prepare(threads)
     steps = steps or STEPS
     device = chosen_device(device)
-    sources = [Source(split, device, limit) for split in SPLITS]
+    sources = {split: Source(split, device, limit) for split in dict.fromkeys(TURNS)}
     torch.manual_seed(profile.seed)
     run, model, ema, optimizers = _parts(profile, device, larger)
     run.take_up(profile) if from_weights else run.resume()
     schedule = Schedule(run, steps=steps, minutes=minutes, peak=PEAK_RATE, warmup=WARMUP)
-    turns = len(sources)
-    batches = [
-        source.batches(profile.seed, start=(run.step - k + turns - 1) // turns, larger=larger)
-        for k, source in enumerate(sources)
-    ]
+    batches = {
+        split: source.batches(profile.seed, start=batches_before(run.step, split), larger=larger)
+        for split, source in sources.items()
+    }
 
     def step(index: int) -> dict[str, float]:
         rng = np.random.default_rng([profile.seed, index])
-        source, rows = sources[index % turns], next(batches[index % turns])
+        split = TURNS[index % len(TURNS)]
+        source, rows = sources[split], next(batches[split])
         whole = rng.random() >= (FIRST_PIECE_SHARE if index < FIRST_STEPS else PIECE_SHARE)
         mel, frames, sentences = source.speech(rows, None if whole else rng)
         if rng.random() >= CLEAN_SHARE:
@@ -163,6 +163,12 @@ def export(profile: Profile = MINI, *, device: str | torch.device | None = None)
     run, model, ema, _ = _parts(profile, chosen_device(device))
     run.require()
     _export(run, profile, model, ema)
+
+
+def batches_before(step: int, split: str) -> int:
+    """How many of the first `step` batches come from a split."""
+    rounds, rest = divmod(step, len(TURNS))
+    return rounds * TURNS.count(split) + TURNS[:rest].count(split)
 
 
 def drawn(corpus: world.Corpus, limit: int | None = None) -> list[int]:
@@ -313,5 +319,5 @@ def _export(run: Run, profile: Profile, model: recognizer.CTCRecognizer, ema: Em
         ema.shadow,
         data="the mini world, both training splits; quality on the dev split (speakers and sentences never seen)",
         quality={key: round(value, 4) for key, value in quality.items()},
-        corpus=Together(tuple(world.open_split(split) for split in SPLITS)),
+        corpus=Together(tuple(world.open_split(split) for split in dict.fromkeys(TURNS))),
     )

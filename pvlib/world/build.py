@@ -36,7 +36,7 @@ WORDS_PER_MINUTE = 140  # espeak-ng speaks faster than it says: about 15 charact
 LEAD_SECONDS, TAIL_SECONDS = 0.06, 0.12  # silence kept around the words
 HELD_OUT = ("dev", "test", "test-enrol", "test-scrambled")  # training says none of their sentences
 VOICES = "train-voices"  # more training speech for who has to understand any voice: each base voice, each speaker new
-VOICES_SENTENCES = 1400
+VOICES_SENTENCES = 3800
 SPLITS = (*HELD_OUT, "train", *ULTRA_SHORT, VOICES)  # the place of a split is part of its seed: add behind
 
 # words per test text: 22 of at most 4, 31 of 5 to 8, 147 longer (the strata of the paper's 200 utterances)
