@@ -241,8 +241,10 @@ def clone(arguments: argparse.Namespace) -> None:
     profile = _profile(arguments.profile, settings)
 
     from pvlib import audio
+    from pvlib.study import preflight
     from pvlib.voice import PersonaVoice
 
+    preflight.check(profile, test_set=False)
     audio.load(arguments.reference)  # a bad recording is told before the models are read
     conditions = _conditions(arguments)
     voice = PersonaVoice.load(profile.name, **settings)
@@ -451,7 +453,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     else:
         if arguments.manifest is None:
             _check_samples(arguments.samples, profile)
-        preflight.check(profile, test_set=arguments.manifest is None)
+        wanted = arguments.samples or profile.default_samples
+        preflight.check(profile, test_set=arguments.manifest is None, samples=wanted)
         manifest = manifests.read(arguments.manifest or profile.manifest)
     names = arguments.system
     if not names:
@@ -498,7 +501,7 @@ def _evaluate_notebooks(arguments: argparse.Namespace, profile: Profile) -> None
         reproduce.choose(arguments.notebooks, profile),
         arguments.samples or profile.default_samples,
     )
-    preflight.check(profile)
+    preflight.check(profile, samples=samples)
     with _shared(launched) as ranks:
         rows = reproduce.make_rows(profile, samples, names, jobs=arguments.jobs, ranks=ranks)
     if rows is not None and (ranks is None or ranks.first):
@@ -702,8 +705,16 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         from pvlib.training import memory
 
-        print(memory.told(profile))
+        print(memory.told(profile, larger=arguments.larger or 1))
         return
+    if not profile.embedded:
+        from pvlib.study import preflight
+
+        preflight.check(profile)
+        if not arguments.speech.is_dir():
+            raise CommandError(
+                f"--speech {arguments.speech} is no folder; give a LibriTTS subset, such as train-clean-100"
+            )
     own = {} if profile.embedded else {"profile": profile, "speech": arguments.speech}
     more = {"from_weights": True} if arguments.from_weights else {}
     if arguments.larger:
@@ -926,7 +937,7 @@ def info(arguments: argparse.Namespace) -> None:
 
 
 def _weights(profile: Profile) -> dict[str, dict[str, str]]:
-    from pvlib import hub
+    from pvlib import hub, models
 
     found = {}
     added = hub.ADDED if profile.embedded else (hub.ADAPTERS,)  # whose absence is no fault
@@ -936,11 +947,14 @@ def _weights(profile: Profile) -> dict[str, dict[str, str]]:
                 command = hub.training_command(name, profile.name)
                 found[name] = {"state": "not trained", "detail": f"`{command}` makes it"}
                 continue
-            if not getattr(profile.sources, name, ""):
-                hub.read_weights(name, profile)
-                found[name] = {"state": "present", "detail": hub.read_card(name, profile)["sha256"]}
-            else:
-                found[name] = {"state": "present", "detail": hub.fingerprint(name, profile)}
+            if getattr(profile.sources, name, ""):
+                finding = models.check(
+                    next(model for model in models.models() if model.part == name), profile
+                )
+                found[name] = {"state": finding.state, "detail": finding.detail}
+                continue
+            hub.read_weights(name, profile)
+            found[name] = {"state": "present", "detail": hub.read_card(name, profile)["sha256"]}
         except hub.WeightsError as error:
             found[name] = {"state": "not usable", "detail": " ".join(str(error).split())}
     return found

@@ -81,7 +81,7 @@ def check_space(folder: Path, needed: int) -> None:
     if needed > (free := shutil.disk_usage(folder).free):
         raise FetchError(
             f"{needed / 1e9:.2f} GB are needed in {folder} and {free / 1e9:.2f} GB are free; "
-            "make room, or point HF_HOME (models) or PVLIB_BUILD (data) at another disk"
+            "make room, or point HF_HOME (models), TORCH_HOME (UTMOS) or PVLIB_BUILD (data) at another disk"
         )
 
 

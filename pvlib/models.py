@@ -196,10 +196,15 @@ def location() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
+def folder(model: Model) -> Path:
+    """Where a model's files go: for a `url` torch.hub's folder, which TORCH_HOME moves, else the Hugging Face cache."""
+    return Path(torch.hub.get_dir()) / "checkpoints" if model.url else location()
+
+
 def find(model: Model, file: str) -> Path | None:
     """Where a file of a model lies on this machine; None when it is not there. Nothing is asked of the network."""
     if model.url:
-        path = Path(torch.hub.get_dir()) / "checkpoints" / file
+        path = folder(model) / file
         return path if path.is_file() else None
     from huggingface_hub import try_to_load_from_cache
 
@@ -242,7 +247,9 @@ def download(
     """
     findings = {model: check(model, profile) for model in wanted}
     lacking = {model: finding for model, finding in findings.items() if finding.state != "present"}
-    check_space(location(), sum(_bytes_missing(model, finding) for model, finding in lacking.items()))
+    for place in {folder(model) for model in lacking}:
+        own = {model: finding for model, finding in lacking.items() if folder(model) == place}
+        check_space(place, sum(_bytes_missing(model, finding) for model, finding in own.items()))
     for model in findings:
         if model in lacking:
             for file in model.files:
@@ -265,15 +272,19 @@ def _bytes_missing(model: Model, finding: Finding) -> int:
 
 def _get(model: Model, file: str, replace: bool) -> None:
     """Bring one file into its cache. Raises WeightsError or FetchError."""
-    hashes = {"sha256": model.sha256.get(file, ""), "size": model.sizes.get(file, 0)}
-    if model.url:
-        fetch(model.url, Path(torch.hub.get_dir()) / "checkpoints" / file, **hashes)
-        return
     from huggingface_hub import constants, hf_hub_download
 
     try:
         if constants.HF_HUB_OFFLINE:
             raise ConnectionError("HF_HUB_OFFLINE is set")
+        if model.url:
+            fetch(
+                model.url,
+                folder(model) / file,
+                sha256=model.sha256.get(file, ""),
+                size=model.sizes.get(file, 0),
+            )
+            return
         if replace:
             _forget(model, file)
         _fetch_blob(model, file)
@@ -323,9 +334,10 @@ def _explain(model: Model, file: str, error: Exception) -> str:
 
     what, host = f"{model.repository}: {file}", constants.ENDPOINT
     if constants.HF_HUB_OFFLINE:
+        variable = "TORCH_HOME" if model.url else "HF_HOME"
         return (
-            f"{what} is not in {location()} and HF_HUB_OFFLINE forbids the network; unset it, or point HF_HOME at "
-            "a copy of the cache"
+            f"{what} is not in {folder(model)} and HF_HUB_OFFLINE forbids the network; unset it, or point {variable} "
+            "at a copy of the cache"
         )
     if isinstance(error, errors.GatedRepoError):
         return f"{what} is gated: accept its terms at {host}/{model.repository}, then log in with `hf auth login`"

@@ -128,6 +128,14 @@ def test_variants_of_the_adapters_stand_against_the_pipeline_with_them(rows, mon
     assert found.set_index("metric").loc["wer_capped", "difference"] == pytest.approx(0.5)
 
 
+def test_who_cannot_be_told_the_transcript_is_left_out(monkeypatch):
+    told = {name for name in ablations.system_names(MINI) if "oracle_transcript" in name}
+    assert told == {"personavoice@oracle_transcript=True"}
+    kept = [name for name in ablations.system_names(MINI) if name not in told]
+    monkeypatch.setattr(ablations.manifests, "word_times", lambda name: {})  # as LibriTTS
+    assert ablations.system_names(MINI) == kept
+
+
 def test_a_share_is_ablated():
     assert [ablations.size(MINI, n) for n in (1, 4, 40, 199, 200)] == [1, 1, 1, 1, 25]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import resource
 import tarfile
 from dataclasses import replace
@@ -238,6 +239,41 @@ def test_the_official_loader_finds_the_same_utterances(corpus):
     )  # fmt: skip
 
 
+def test_a_text_of_which_no_word_is_left_to_count_is_not_drawn(tmp_path):
+    build_tree(tmp_path)
+    folder = tmp_path / libritts.SPLIT / "84" / "121123"
+    (folder / "84_121123_000000_000000.normalized.txt").write_text("Hmm, um!\n")
+    found = set(libritts.utterances(tmp_path / libritts.SPLIT)["utterance"])
+    assert "84_121123_000000_000000" not in found and "84_121123_000001_000000" in found
+
+
+def test_a_tree_that_is_not_the_whole_is_used_and_told(corpus, places, encoders):
+    root, *_ = corpus
+    libritts.folder().mkdir(parents=True)
+    (libritts.folder() / "LibriTTS").symlink_to(root / "LibriTTS")
+    with pytest.warns(libritts.LibriTTSWarning, match="holds 41 recordings instead of 5,736"):
+        assert len(libritts.prepare(samples=4, skip_download=True).table) == 4
+
+
+def test_a_wrong_size_is_told_before_anything_is_fetched(places, server, monkeypatch):
+    monkeypatch.setattr(libritts, "URL", f"{server.url}/60/dev-clean.tar.gz")
+    with pytest.raises(DataError, match="choose 1 to 200"):
+        libritts.prepare(samples=500)
+    assert not ranges(server)
+
+
+def test_what_a_killed_process_left_half_unpacked_goes_after_a_day(corpus, places):
+    libritts.folder().mkdir(parents=True)
+    archive = libritts.folder() / "dev-clean.tar.gz"
+    archive.write_bytes(corpus[2])
+    old, new = (libritts.folder() / f".unpacking.{name}" for name in ("1", "2"))
+    for left in (old, new):
+        (left / "LibriTTS").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    libritts.unpack(archive, libritts.folder())
+    assert not old.exists() and new.exists()
+
+
 def test_prepare_downloads_unpacks_and_writes_what_the_study_reads(
     corpus, places, server, encoders, monkeypatch
 ):
@@ -247,6 +283,7 @@ def test_prepare_downloads_unpacks_and_writes_what_the_study_reads(
     monkeypatch.setattr(libritts, "URL", f"{server.url}/60/dev-clean.tar.gz")
     monkeypatch.setattr(libritts, "SIZE", len(archive))
     monkeypatch.setattr(libritts, "SHA256", hashlib.sha256(archive).hexdigest())
+    monkeypatch.setattr(libritts, "RECORDINGS", len(waves))
     made = libritts.prepare(samples=20)
     assert ranges(server) == [None, f"bytes={len(archive) // 2}-"]
 
@@ -298,6 +335,7 @@ def test_without_the_encoders_weights_the_set_is_made_and_the_lack_is_told(corpu
     root, *_ = corpus
     libritts.folder().mkdir(parents=True)
     (libritts.folder() / "LibriTTS").symlink_to(root / "LibriTTS")
+    monkeypatch.setattr(libritts, "RECORDINGS", len(corpus[1]))
     with pytest.warns(
         libritts.LibriTTSWarning, match=r"no weights here; then run `pvlib data prepare --skip"
     ):

@@ -271,6 +271,21 @@ def test_utmos_lies_where_torch_hub_looks(cache):
     assert "has 4 bytes instead of 411,179,119" in models.check(model).detail
 
 
+def test_utmos_is_not_fetched_offline_either(cache, monkeypatch):
+    [model] = [m for m in models.MODELS if m.url]
+    monkeypatch.setattr(models, "fetch", lambda *_, **__: pytest.fail("the network was asked"))
+    with pytest.raises(WeightsError, match=r"HF_HUB_OFFLINE forbids .*TORCH_HOME") as caught:
+        models.download([model], tell=lambda _: None)
+    assert str(Path(torch.hub.get_dir()) / "checkpoints") in str(caught.value)
+
+
+def test_info_tells_present_from_damaged_and_missing(cache, capsys):
+    lay(cache, PAPER.sources.vocoder, hub.REVISIONS[PAPER.sources.vocoder], hub.VOCODER_WEIGHTS, b"half")
+    assert cli.main(["info", "--profile", "paper", "--json"]) == 0
+    states = {name: found["state"] for name, found in json.loads(capsys.readouterr().out)["weights"].items()}
+    assert states.pop("vocoder") == "damaged" and set(states.values()) == {"missing", "not trained"}
+
+
 def test_check_prints_everything_and_fails(cache, capsys):
     assert cli.main(["models", "check", "--json"]) == 2
     captured = capsys.readouterr()

@@ -9,6 +9,7 @@ import torch
 from pvlib import cli, models, paths
 from pvlib.config import MINI, PAPER
 from pvlib.study import libritts, preflight, reproduce
+from pvlib.study import manifest as manifests
 
 
 @pytest.fixture
@@ -16,6 +17,7 @@ def bare(monkeypatch, tmp_path):
     """No model, no test set, no NVIDIA driver."""
     monkeypatch.setattr(models, "find", lambda model, file: None)
     monkeypatch.setattr(paths, "MANIFESTS", tmp_path)
+    monkeypatch.setattr(paths, "BUILD", tmp_path / "build")
     monkeypatch.setattr(preflight, "DRIVER", tmp_path / "none")
     monkeypatch.setattr(preflight.shutil, "which", lambda name: None)
     return tmp_path
@@ -61,20 +63,52 @@ def test_a_test_set_that_lost_its_sound_is_made_again(bare, monkeypatch):
         preflight.check(PAPER)
 
 
+def test_a_smaller_test_set_than_asked_for_is_told_with_both_ways_out(bare, monkeypatch):
+    monkeypatch.setattr(models, "find", lambda model, file: bare)
+    table = pd.DataFrame({"utterance": range(20)})
+    whole = manifests.Manifest("libritts-test", table, bare, {"84": {}}, "")
+    monkeypatch.setattr(manifests, "read", lambda name: whole)
+    (bare / "libritts-test.csv").touch()
+    preflight.check(PAPER, samples=20)
+    with pytest.raises(
+        preflight.NotReady, match=r"(?s)180 of 200 utterances: .* holds 20, .*SAMPLES=20.*data prepare"
+    ):
+        preflight.check(PAPER, samples=200)
+    whole.enrolment.clear()
+    (libritts.folder() / libritts.SPLIT).mkdir(parents=True)
+    with pytest.raises(preflight.NotReady, match="data prepare --skip-download$"):
+        preflight.check(PAPER, samples=20)
+
+
 def test_embedded_weights_need_nothing(bare):
     preflight.check(MINI)
 
 
-@pytest.mark.parametrize("command", [["reproduce"], ["evaluate"], ["evaluate", "--notebooks", "06"]])
+SPOKEN = ["clone", "--reference", "data/samples/demo.wav", "--text", "no", "--out", "x.wav"]
+LEARNT = ["train", "adapters", "--speech", "nowhere"]
+
+
+@pytest.mark.parametrize(
+    "command", [["reproduce"], ["evaluate"], ["evaluate", "--notebooks", "06"], SPOKEN, LEARNT]
+)
 def test_the_commands_stop_before_any_work(bare, monkeypatch, capsys, command):
     monkeypatch.setattr(reproduce, "prepare", lambda *_, **__: pytest.fail("work began"))
     assert cli.main([*command, "--profile", "paper"]) == 2
     told = capsys.readouterr().err
-    assert told.startswith("pvlib: error: the profile paper cannot run here yet") and "data prepare" in told
+    assert (
+        told.startswith("pvlib: error: the profile paper cannot run here yet") and "models download" in told
+    )
+    assert ("data prepare" in told) == (command is not SPOKEN)
+
+
+def test_a_folder_of_speech_that_is_not_there_is_told_before_the_models_are_read(monkeypatch, capsys):
+    monkeypatch.setattr(preflight, "check", lambda profile: None)
+    assert cli.main(["train", "adapters", "--profile", "paper", "--speech", "nowhere"]) == 2
+    assert "--speech nowhere is no folder" in capsys.readouterr().err
 
 
 def test_a_profile_that_is_not_embedded_is_not_recorded(monkeypatch):
-    monkeypatch.setattr(preflight, "check", lambda profile: None)
+    monkeypatch.setattr(preflight, "check", lambda profile, samples: None)
     with pytest.raises(reproduce.ReproduceError, match="of embedded weights; the rows of paper stay in"):
         reproduce.reproduce("paper", record=True)
 

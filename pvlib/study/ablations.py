@@ -13,6 +13,7 @@ from pvlib import systems
 from pvlib.config import Profile, get_profile
 from pvlib.metrics.judges import Panel
 from pvlib.study import ledger, reported, statistics
+from pvlib.study import manifest as manifests
 from pvlib.study.claims import Evidence
 from pvlib.study.evaluate import evaluate
 from pvlib.study.evaluate import finished as finished_rows
@@ -91,11 +92,14 @@ def adapter_variants(profile: Profile | str) -> dict[str, str]:
 def system_names(profile: Profile | str) -> list[str]:
     """The pipeline and every variant that the profile has weights for, as `evaluate` takes them. Raises LedgerError.
 
-    Where no letter is laid out, as with the official backbone, spreading the text changes nothing and is left out.
+    Where no letter is laid out, as with the official backbone, spreading the text changes nothing and is left out; and
+    so is being told the clip's transcript where the test set has no times of words.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
     laid_out = profile.backbone.text_conditioning == "durations"
+    timed = bool(manifests.word_times(profile.manifest))
     names = [name for name in (SYSTEM, *variants()) if laid_out or name != systems.SPREAD]
+    names = [name for name in names if timed or "oracle_transcript" not in systems.parse(name)[1]]
     return [*systems.present(profile, names), *adapter_variants(profile)]
 
 

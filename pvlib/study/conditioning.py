@@ -599,7 +599,7 @@ def _unknown(figure: Figure) -> Figure:
 def missing() -> str:
     """What a notebook says where nothing could be measured."""
     if trained():
-        return "Too few utterances to tell; take more."
+        return f"Too few utterances to tell, or a profile whose adapters are not trained (`{COMMAND}`)."
     return (
         f"Adapters that learnt this are not here (`{hub.ADAPTERS}.safetensors` of the profile `mini`), so what needs "
         f"them is left out. Train them with `{COMMAND}`."

@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import tarfile
+import time
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from pvlib import audio, hub, paths
 from pvlib.config import PAPER, Profile
 from pvlib.fetch import check_space, damage, fetch
 from pvlib.hub import WeightsError
+from pvlib.metrics import wer
 from pvlib.study import manifest
 from pvlib.study.manifest import BUCKETS, Manifest, bucket_of
 
@@ -36,6 +38,8 @@ SIZE = 1_291_469_655  # bytes
 SHA256 = "da0864e1bd26debed35da8a869dd5c04dfc27682921936de7cff9c8a254dbe1a"  # torchaudio.datasets.LIBRITTS
 UNPACKED = 1_700_000_000  # bytes, rounded up
 SPLIT = "LibriTTS/dev-clean"
+RECORDINGS = 5736  # in the whole of it (TensorFlow Datasets' count of libritts/dev_clean)
+STALE_SECONDS = 86_400.0  # after which a half-unpacked folder is nobody's
 
 QUOTAS = dict(zip(BUCKETS, (22, 31, 147), strict=True))  # the paper's 200: at most 4 words, 5 to 8, more
 ENROLMENT_UTTERANCES = 10  # of each speaker's other speech
@@ -62,10 +66,18 @@ def prepare(samples: int | None = None, skip_download: bool = False, profile: Pr
     samples: utterances, 1 to 200 (None: all); a smaller set is part of a larger one. skip_download: use the archive or
     the tree that lies in `folder()`. Writes `data/manifests/libritts-test.csv`, recordings and one-second clips under
     `data/audio/libritts`, and the enrolment embeddings where the speaker encoder's weights can be had.
-    Raises DataError, FetchError, ManifestError.
+    Warns where the tree is not the whole of dev-clean. Raises DataError, FetchError, ManifestError.
     """
     samples = sum(QUOTAS.values()) if samples is None else samples
+    _check_samples(samples)
     tree = corpus(skip_download)
+    if (count := sum(1 for _ in tree.glob("*/*/*.wav"))) != RECORDINGS:
+        warnings.warn(
+            f"{tree} holds {count:,} recordings instead of {RECORDINGS:,}, so this is not the draw that others get; "
+            f"{_again(tree)}, if it was to be the whole",
+            LibriTTSWarning,
+            stacklevel=2,
+        )
     found = utterances(tree)
     chosen = select(found, samples, profile.seed)
     result = write(chosen, tree, profile)
@@ -113,6 +125,9 @@ def unpack(archive: Path, into: Path) -> Path:
     Raises DataError on an archive that breaks off, is none, is hostile or holds no dev-clean, and on a full disk.
     """
     partial = into / f".unpacking.{os.getpid()}"
+    for left in into.glob(".unpacking.*"):  # by a process that was killed
+        if time.time() - left.stat().st_mtime > STALE_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
     try:
         with tarfile.open(archive, "r|*") as tar:
             for member in tqdm(tar, desc="unpack", unit=" files", mininterval=2):
@@ -144,7 +159,8 @@ def unpack(archive: Path, into: Path) -> Path:
 def utterances(tree: Path, remedy: str | None = None) -> pd.DataFrame:
     """What can be used of a LibriTTS tree `speaker/chapter/name.wav`: utterance, speaker, text, words, bucket, seconds.
 
-    An utterance shorter than a second is left out, since its clip would be padded. remedy: what an error tells to do;
+    An utterance shorter than a second is left out, since its clip would be padded, and so is one like "Hmm.", of which
+    the error rate's normalisation leaves no word. remedy: what an error tells to do;
     None: to prepare dev-clean again. Raises DataError when there are none, when a recording has no text, or is not
     24 kHz.
     """
@@ -159,7 +175,7 @@ def utterances(tree: Path, remedy: str | None = None) -> pd.DataFrame:
         if info.samplerate != audio.SAMPLE_RATE:
             raise DataError(f"{path} has {info.samplerate} Hz; LibriTTS has {audio.SAMPLE_RATE}; {remedy}")
         count = len(text.split())
-        if info.frames >= audio.CLIP_SAMPLES and count:
+        if info.frames >= audio.CLIP_SAMPLES and wer.normalise(text):
             seconds = round(info.frames / info.samplerate, 4)
             rows.append((path.stem, path.parts[-3], text, count, bucket_of(count), seconds))
     if not rows:
@@ -173,9 +189,7 @@ def select(table: pd.DataFrame, samples: int, seed: int) -> pd.DataFrame:
     The draw is one sequence, so that a smaller sample is its beginning. Sorted by utterance. Raises DataError when
     there are too few of a length, or on samples outside 1 to 200.
     """
-    total = sum(QUOTAS.values())
-    if not 1 <= samples <= total:
-        raise DataError(f"a test set of {samples} utterances; choose 1 to {total}")
+    _check_samples(samples)
     turns = sorted(((rank + 0.5) / quota, b) for b, quota in QUOTAS.items() for rank in range(quota))[
         :samples
     ]
@@ -196,6 +210,12 @@ def select(table: pd.DataFrame, samples: int, seed: int) -> pd.DataFrame:
         used[speakers[position]] += 1
         chosen.append(position)
     return table.iloc[sorted(chosen)].reset_index(drop=True)
+
+
+def _check_samples(samples: int) -> None:
+    total = sum(QUOTAS.values())
+    if not 1 <= samples <= total:
+        raise DataError(f"a test set of {samples} utterances; choose 1 to {total}")
 
 
 def write(chosen: pd.DataFrame, tree: Path, profile: Profile = PAPER) -> Manifest:

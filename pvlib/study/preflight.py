@@ -23,19 +23,19 @@ class NotReady(RuntimeError):
     in_lines = True
 
 
-def check(profile: Profile, *, test_set: bool = True) -> None:
+def check(profile: Profile, *, test_set: bool = True, samples: int | None = None) -> None:
     """Ask for the models, the test set and the GPU of a profile whose weights are not embedded.
 
-    test_set: whether the profile's own is needed. Files are only looked for; that they are whole is checked when they
-    are read, and by `pvlib models check`. Raises NotReady with everything at once.
+    test_set: whether the profile's own is needed. samples: how many utterances of it at least. Files are only looked
+    for; that they are whole is checked when they are read, and by `pvlib models check`. Raises NotReady with everything
+    at once.
     """
     if profile.embedded:
         return
     lines, commands = _models(profile)
-    if test_set and (lacking := _test_set(profile)):
+    if test_set and (lacking := _test_set(profile, samples)):
         lines.append(lacking)
-        fetched, unpacked = libritts.SIZE / 1e9, libritts.UNPACKED / 1e9
-        commands.append(f"pvlib data prepare       # fetches {fetched:.1f} GB, {unpacked:.1f} GB unpacked")
+        commands.append(_prepare())
     if wrong := gpu():
         lines.append(wrong)
     if lines:
@@ -61,7 +61,15 @@ def _models(profile: Profile) -> tuple[list[str], list[str]]:
     return lines, [f"pvlib models download    # {size / 1e9:.1f} GB"] if lines else []
 
 
-def _test_set(profile: Profile) -> str:
+def _prepare() -> str:
+    """The command that makes the test set, from what lies here already where LibriTTS does."""
+    if (libritts.folder() / libritts.SPLIT).is_dir():
+        return "pvlib data prepare --skip-download"
+    fetched, unpacked = libritts.SIZE / 1e9, libritts.UNPACKED / 1e9
+    return f"pvlib data prepare       # fetches {fetched:.1f} GB, {unpacked:.1f} GB unpacked"
+
+
+def _test_set(profile: Profile, samples: int | None) -> str:
     """What the profile's test set lacks; "" where it is whole."""
     path = paths.MANIFESTS / f"{profile.manifest}.csv"
     if not path.is_file():
@@ -70,6 +78,8 @@ def _test_set(profile: Profile) -> str:
         found = manifests.read(profile.manifest)
     except ManifestError as error:
         return f"the test set: {error}"
+    if (count := len(found.table)) < (samples or 0):
+        return f"{samples - count} of {samples} utterances: {path} holds {count}, which SAMPLES={count} would ask for"
     return "" if found.enrolment else f"the enrolment of the test set's speakers beside {path}"
 
 

@@ -402,7 +402,7 @@ def reproduce(
         )
     names = choose(only, settings)
     samples = samples or (settings.samples if record else settings.default_samples)
-    preflight.check(settings)
+    preflight.check(settings, samples=samples)
     if record and (names != choose(None, settings) or samples != settings.samples):
         raise ReproduceError(f"a recorded run is complete: all notebooks and --samples {settings.samples}")
     if record:

@@ -25,13 +25,16 @@ FP32, BF16 = 4, 2  # bytes of a number
 MOMENTS = 2  # that Adam keeps of each parameter
 
 
-def table(profile: Profile, rows: int | None = None, frames: int | None = None) -> pd.DataFrame:
+def table(
+    profile: Profile, rows: int | None = None, frames: int | None = None, larger: int = 1
+) -> pd.DataFrame:
     """A line per part with its bytes; the last is their sum. Columns: part, bytes.
 
-    rows, frames: of a step, by default as many sentences of the greatest length as a step takes.
+    rows, frames: of a step, by default as many sentences of the greatest length as a step takes that is so many times
+    `larger` than usual.
     """
     frames = frames or int(LONGEST_SECONDS * audio.SAMPLE_RATE) // audio.HOP_LENGTH + 1 + audio.CLIP_FRAMES
-    rows = rows or max(1, FRAMES_PER_STEP // frames)
+    rows = rows or max(1, larger * FRAMES_PER_STEP // frames)
     model, module = networks(profile)
     frozen = _bytes([*model.parameters(), *model.buffers()])
     own, average = _bytes(module.parameters()), _bytes(module.state_dict().values())
@@ -57,9 +60,9 @@ def table(profile: Profile, rows: int | None = None, frames: int | None = None) 
     return pd.concat([found, pd.DataFrame({"part": ["in all, at most"], "bytes": [found["bytes"].sum()]})])
 
 
-def told(profile: Profile, rows: int | None = None, frames: int | None = None) -> str:
-    """The table for people, in GB, and the paper's claim beside it."""
-    found = table(profile, rows, frames)
+def told(profile: Profile, rows: int | None = None, frames: int | None = None, larger: int = 1) -> str:
+    """The `table` for people, in GB, and the paper's claim beside it."""
+    found = table(profile, rows, frames, larger)
     lines = [f"{line.part:<48} {line.bytes / 1e9:6.3f} GB" for line in found.itertuples()]
     [vram] = [claim for claim in ledger.load() if claim.id == "vram"]
     limit = claims.number(vram.value, {})
