@@ -373,7 +373,7 @@ def reproduce(arguments: argparse.Namespace) -> None:
     from pvlib.study import reproduce as study
     from pvlib.training import speed
 
-    jobs = arguments.jobs or launch.usual_jobs()
+    jobs = arguments.jobs or launch.usual_jobs(profile)
     if arguments.keep:
         from pvlib.study import recorded
 

@@ -348,6 +348,9 @@ def test_the_readme_has_the_lines_of_the_messages(bare):
     clone = str(error.value).partition("`")[2].partition(str(bare))[0]
     assert f"    {clone}build/externals/cosyvoice-checkout\n" in readme
     assert f"iic/{environment.COSYVOICE_MODEL}" in readme
+    steps = [part.partition("cosyvoice/bin/pip install ")[2] for part in str(error.value).split(" && ")]
+    steps = [step.replace(str(bare), "build/externals").partition("externals")[0] for step in steps if step]
+    assert len(steps) == 3 and all(f"cosyvoice/bin/pip install {step}" in readme for step in steps)
 
 
 def test_whatever_is_missing_is_named(bare, made, cosyvoice, monkeypatch):

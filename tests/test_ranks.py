@@ -395,4 +395,5 @@ def test_two_processes_are_usual_where_their_threads_have_cores(monkeypatch, cor
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if threads is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
-    assert launch.usual_jobs() == expected
+    assert launch.usual_jobs(config.MINI) == expected
+    assert launch.usual_jobs(config.PAPER) == 1

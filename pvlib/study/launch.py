@@ -11,20 +11,23 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from pvlib.config import Profile
 from pvlib.study.provenance import cores
 from pvlib.study.ranks import RanksError
 
 
-def usual_jobs() -> int:
+def usual_jobs(profile: Profile) -> int:
     """How many processes serve best here: two on a CPU of two or more cores, a thread more saving little; else one.
 
-    One also where OMP_NUM_THREADS asks for more threads than each of two would have: they would wait for one another.
+    One also where OMP_NUM_THREADS asks for more threads than each of two would have: they would wait for one another;
+    and where the models are the official ones, all of which each process would hold.
     """
     import torch
 
     asked = os.environ.get("OMP_NUM_THREADS", "")
     crowded = asked.isdigit() and 2 * int(asked) > cores()
-    return 2 if cores() > 1 and not crowded and not torch.cuda.is_available() else 1
+    alone = crowded or not profile.embedded or torch.cuda.is_available()
+    return 2 if cores() > 1 and not alone else 1
 
 
 def launch(jobs: int, arguments: Sequence[str], *, quiet: bool = False) -> None:

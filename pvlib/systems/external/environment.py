@@ -77,6 +77,9 @@ def _cosyvoice(limits: Externals) -> Environment:
     install = _commands(
         ["git", "clone", "--recursive", "https://github.com/FunAudioLLM/CosyVoice", checkout],
         ["python3.10", "-m", "venv", place],
+        # one of the requirements asks for pkg_resources to be built (QwenAudio/CosyVoice issue 1844)
+        [place / "bin" / "pip", "install", "setuptools<82", "wheel"],
+        [place / "bin" / "pip", "install", "--no-build-isolation", "openai-whisper==20231117"],
         [place / "bin" / "pip", "install", "-r", checkout / "requirements.txt"],
         [place / "bin" / "python", "-c", _fetch(checkout / "pretrained_models" / COSYVOICE_MODEL)],
     )
