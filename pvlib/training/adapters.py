@@ -109,6 +109,8 @@ def train(
     """
     machine.prepare(threads)
     device = chosen_device(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # the card tells the most of all that follows, listening included
     torch.manual_seed(SEED)
     model = hub.load_backbone(profile, device)
     model.requires_grad_(False)
@@ -159,8 +161,6 @@ def train(
         ema.update()
         return {"loss": loss.detach(), "norm": norm}
 
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
     run.loop(step, steps=steps, minutes=minutes)
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     _export(run, profile, ema, pairs, peak)
