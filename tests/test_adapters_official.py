@@ -365,9 +365,11 @@ def test_the_command_hands_profile_and_speech_on(monkeypatch, tmp_path):
     done = []
     monkeypatch.setattr(trainer, "train", lambda **given: done.append(given))
     monkeypatch.setattr(trainer, "export", lambda **given: done.append(given))
+    monkeypatch.setattr("pvlib.study.preflight.check", lambda profile: done.append(profile.name))
     command = ["train", "adapters", "--profile", "paper", "--speech", str(tmp_path)]
     assert cli.main([*command, "--steps", "9"]) == cli.main([*command, "--export-only"]) == 0
-    assert done[0] == {
+    assert done[0] == done[2] == "paper"  # that it can run here is asked first
+    assert done[1] == {
         "profile": PAPER, "speech": tmp_path, "steps": 9, "minutes": None, "threads": None,
     }  # fmt: skip
-    assert done[1] == {"profile": PAPER, "speech": tmp_path}
+    assert done[3] == {"profile": PAPER, "speech": tmp_path}

@@ -110,7 +110,9 @@ def train(
     machine.prepare(threads)
     device = chosen_device(device)
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)  # the card tells the most of all that follows, listening included
+        torch.cuda.reset_peak_memory_stats(
+            device
+        )  # the card tells the most of all that follows, listening included
     torch.manual_seed(SEED)
     model = hub.load_backbone(profile, device)
     model.requires_grad_(False)

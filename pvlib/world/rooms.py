@@ -1,7 +1,7 @@
 """Rooms and microphones: simulated impulse responses, colour, and noise at a known ratio.
 
-A room is a class of places; each place in it is one impulse response drawn from the class's ranges. Places with
-numbers from `TRAIN_PLACES` on are heard only in test.
+A room is a class of places; each place in it is one impulse response drawn from the class's ranges. The first
+`TRAIN_PLACES` are heard in training and dev, the `TEST_PLACES` behind them only in test.
 """
 
 from __future__ import annotations
