@@ -48,7 +48,7 @@ def fetch(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         have = part.stat().st_size if part.is_file() else 0
-        check_space(path.parent, size - have)
+        check_space((path.parent, size - have))
         _download(url, part, size, dict(headers or {}), attempts)
         if wrong := damage(part, sha256, size):
             part.unlink()
@@ -73,16 +73,25 @@ def damage(path: Path, sha256: str = "", size: int = 0) -> str:
     return ""
 
 
-def check_space(folder: Path, needed: int) -> None:
-    """Raises FetchError when the disk of `folder`, which need not exist yet, has less than `needed` bytes free."""
-    folder = folder.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    if needed > (free := shutil.disk_usage(folder).free):
-        raise FetchError(
-            f"{needed / 1e9:.2f} GB are needed in {folder} and {free / 1e9:.2f} GB are free; "
-            "make room, or point HF_HOME (models), TORCH_HOME (UTMOS) or PVLIB_BUILD (data) at another disk"
-        )
+def check_space(*needs: tuple[Path, int]) -> None:
+    """Raises FetchError when a disk has less free than the folders on it, which need not exist yet, are to take.
+
+    needs: folders and the bytes that will go into each.
+    """
+    disks: dict[int, list[tuple[Path, int]]] = {}
+    for folder, needed in needs:
+        folder = folder.absolute()
+        while not folder.exists():
+            folder = folder.parent
+        disks.setdefault(folder.stat().st_dev, []).append((folder, needed))
+    for own in disks.values():
+        needed, free = sum(size for _, size in own), shutil.disk_usage(own[0][0]).free
+        if needed > free:
+            places = " and ".join(dict.fromkeys(str(folder) for folder, _ in own))
+            raise FetchError(
+                f"{needed / 1e9:.2f} GB are needed in {places} and {free / 1e9:.2f} GB are free; "
+                "make room, or point HF_HOME (models), TORCH_HOME (UTMOS) or PVLIB_BUILD (data) at another disk"
+            )
 
 
 def _download(url: str, part: Path, size: int, headers: dict[str, str], attempts: int) -> None:

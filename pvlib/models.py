@@ -247,9 +247,7 @@ def download(
     """
     findings = {model: check(model, profile) for model in wanted}
     lacking = {model: finding for model, finding in findings.items() if finding.state != "present"}
-    for place in {folder(model) for model in lacking}:
-        own = {model: finding for model, finding in lacking.items() if folder(model) == place}
-        check_space(place, sum(_bytes_missing(model, finding) for model, finding in own.items()))
+    check_space(*((folder(model), _bytes_missing(model, finding)) for model, finding in lacking.items()))
     for model in findings:
         if model in lacking:
             for file in model.files:

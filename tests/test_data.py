@@ -156,7 +156,12 @@ def test_a_full_disk_is_told_before_and_during(server, tmp_path, monkeypatch):
     assert not (tmp_path / "data.bin").exists()
     monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10_000}))
     with pytest.raises(FetchError, match=r"GB are needed in .* PVLIB_BUILD"):
-        fetch.check_space(tmp_path / "not" / "yet", 20_000)
+        fetch.check_space((tmp_path / "not" / "yet", 20_000))
+    fetch.check_space((tmp_path / "models", 6_000))
+    with pytest.raises(FetchError, match=r"0.00 GB are needed in .*models and .*data and"):  # on one disk
+        (tmp_path / "models").mkdir()
+        (tmp_path / "data").mkdir()
+        fetch.check_space((tmp_path / "models", 6_000), (tmp_path / "data", 6_000))
 
 
 def test_the_archive_is_the_one_torchaudio_knows():

@@ -106,7 +106,7 @@ def corpus(skip_download: bool = False) -> Path:
     if tree.is_dir():
         return tree
     if not skip_download:
-        check_space(folder(), UNPACKED + (0 if archive.is_file() else SIZE))
+        check_space((folder(), UNPACKED + (0 if archive.is_file() else SIZE)))
         fetch(URL, archive, sha256=SHA256, size=SIZE)
     elif not archive.is_file():
         raise DataError(
