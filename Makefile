@@ -32,7 +32,7 @@ help:
 
 reproduce: $(INSTALLED)
 	@$(BIN)/pvlib reproduce --profile $(PROFILE) $(if $(SAMPLES),--samples $(SAMPLES)) \
-		$(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(RECORD),--record)
+		$(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(filter-out 0 no false,$(RECORD)),--record)
 
 test: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -44,21 +44,22 @@ lab: $(INSTALLED)
 
 install: $(INSTALLED)
 
-$(BIN)/python:
+# pip comes last into a virtual environment: where it is missing, making it broke off
+$(BIN)/pip:
 	@for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python); do \
-		if "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then \
+		if "$$python" -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info < (3, 14))' 2>/dev/null; then \
 			echo "Making $(VENV) with $$("$$python" --version) ($$(command -v "$$python"))"; \
 			"$$python" -m venv $(VENV) && exit 0; \
 			echo "$$python could not make a virtual environment (on Debian and Ubuntu: apt install python3-venv)" >&2; \
 			exit 1; \
 		fi; \
 	done; \
-	echo "No Python 3.11, 3.12 or 3.13 found: '$(or $(PYTHON),python3)' is $$($(or $(PYTHON),python3) --version 2>&1 | head -1)." >&2; \
+	echo "No Python from 3.11.4 to 3.13 found: '$(or $(PYTHON),python3)' is $$($(or $(PYTHON),python3) --version 2>&1 | head -1)." >&2; \
 	echo "Install one (python.org, your package manager, pyenv, conda) and run again," >&2; \
 	echo "or name it: make <target> PYTHON=/path/to/python3.12" >&2; \
 	exit 1
 
-$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing into $(VENV) (some minutes; 7 GB on Linux with its CUDA libraries, 3 GB elsewhere)"
 	@echo "  1/3 torch and torchaudio"
 	@$(PIP) torch torchaudio
@@ -69,8 +70,8 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 clean:
-	rm -rf $(BUILD)/results $(BUILD)/report .pytest_cache .ruff_cache
+	rm -rf "$(BUILD)/results" "$(BUILD)/report" .pytest_cache .ruff_cache
 	find pvlib tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV) $(BUILD) *.egg-info
+	rm -rf "$(VENV)" "$(BUILD)" *.egg-info

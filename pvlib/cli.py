@@ -165,6 +165,12 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _seed(text: str) -> int:
+    if not 0 <= int(text) < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 to {2**32 - 1}")
+    return int(text)
+
+
 def _duration(text: str) -> float:
     if not 0 < float(text) < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
@@ -202,7 +208,7 @@ JSON = argument("--json", action="store_true", help="print the result as JSON")
     argument(
         "--reference-text", metavar="TEXT", help="what the recording says (default: the recogniser listens)"
     ),
-    argument("--seed", type=int, default=0, help="noise seed; the same seed repeats (default: 0)"),
+    argument("--seed", type=_seed, default=0, help="noise seed; the same seed repeats (default: 0)"),
     PROFILE,
     argument(
         "--set",
@@ -321,17 +327,19 @@ def _check_output(path: Path, reference: Path) -> None:
     """Refuse an output that could not be written, before anything expensive. Leaves nothing behind."""
     if path.suffix.lower() not in OUTPUT_FORMATS:
         raise CommandError(f"--out {path}: the name must end in {', '.join(OUTPUT_FORMATS)}")
-    if path.is_dir():
-        raise CommandError(f"--out {path} is a folder; name a file in it")
-    if path.exists() and reference.exists() and path.samefile(reference):
-        raise CommandError(f"--out {path} is the reference itself; choose another name")
     folder = path.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
     try:
+        if path.is_dir():
+            raise CommandError(f"--out {path} is a folder; name a file in it")
+        if path.exists() and os.path.exists(reference) and path.samefile(reference):
+            raise CommandError(f"--out {path} is the reference itself; choose another name")
+        while not folder.exists():
+            folder = folder.parent
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        remedy = "choose another folder or free some space"
+    except (
+        OSError
+    ) as error:  # a name that is too long and a folder that may not be entered are errors already when asked
+        remedy = "choose another name or folder, or free some space"
         raise CommandError(f"--out {path}: cannot write in {folder} ({_reason(error)}); {remedy}") from error
 
 
@@ -538,7 +546,7 @@ def _launched(jobs: int = 1) -> bool:
 @command(
     "verify",
     argument("--rows", type=_positive, default=5, metavar="K", help="how many rows (default: 5)"),
-    argument("--seed", type=int, help="choose the same rows again (default: new ones)"),
+    argument("--seed", type=_seed, help="choose the same rows again (default: new ones)"),
     PROFILE,
     JSON,
     examples="pvlib verify --rows 5",

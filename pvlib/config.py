@@ -7,6 +7,7 @@ differ in configuration and weights only: no other module than `hub` asks which 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral
 
 from pvlib.audio import N_MELS
 
@@ -106,7 +107,21 @@ class Inference:
             "letter_prior_seconds": (0, 100),
             "letter_pause_seconds": (0, 1),
             "letter_floor_seconds": (0, 5),
+            "laag_cfg_base": (0, 20),
+            "laag_reference_tokens": (1, 1000),
+            "vad_min_speech_ms": (0, 5000),
+            "vad_min_silence_ms": (0, 5000),
+            "vad_trailing_silence_ms": (0, 5000),
+            "cross_fade_seconds": (0, 2),
+            "lead_trim_ms": (0, 5000),
+            "lead_trim_peak": (0, 1),
+            "short_text_bytes": (0, 1000),
+            "short_text_speed": (0.05, 10),
         }
+        for own in fields(self):
+            value = getattr(self, own.name)
+            if type(own.default) is int and not isinstance(value, Integral):
+                raise ConfigError(f"{own.name} = {value!r} is not a whole number")
         if self.ceag_variant not in CEAG_VARIANTS:
             raise ConfigError(
                 f"no ceag_variant {self.ceag_variant!r}: choose one of {', '.join(CEAG_VARIANTS)}"
@@ -117,6 +132,13 @@ class Inference:
                 continue
             if not low <= value <= high:
                 raise ConfigError(f"{name} = {value!r} is outside {low} to {high}")
+        if not 0 < 2 * self.laag_chunk_min_chars <= self.laag_chunk_max_chars:
+            raise ConfigError(
+                f"laag_chunk_min_chars = {self.laag_chunk_min_chars!r} is outside 1 to half of laag_chunk_max_chars = "
+                f"{self.laag_chunk_max_chars!r}"
+            )
+        if len(self.rms_gain_range) != 2 or not 0 < self.rms_gain_range[0] <= self.rms_gain_range[1]:
+            raise ConfigError(f"rms_gain_range = {self.rms_gain_range!r}: give lowest,highest, both above 0")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 from pvlib.hub import sha256 as sha256_of
@@ -38,30 +39,42 @@ def fetch(
 
     sha256: what the file must hash to; size: its bytes; "" and 0 where they are not known. What has arrived lies in
     `<path>.part` and is kept when the connection breaks or the process is killed: the next call asks for the rest only
-    (HTTP Range). Returns the path.
+    (HTTP Range). Of several processes one fetches, and the others wait. Returns the path.
     Raises FetchError on no network, a refusal, too little space, another size, or a wrong checksum (the part is then
     deleted, since resuming could not mend it).
     """
     if path.is_file() and not damage(path, sha256, size):
         return path
-    part = path.with_name(f"{path.name}.part")
+    part = _part(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        have = part.stat().st_size if part.is_file() else 0
-        check_space((path.parent, size - have))
-        _download(url, part, size, dict(headers or {}), attempts)
-        if wrong := damage(part, sha256, size):
-            part.unlink()
-            raise FetchError(
-                f"{_plain(url)} {wrong}; nothing was kept: run the command again, or try another mirror"
-            )
-        os.replace(part, path)
+        with FileLock(path.with_name(f"{path.name}.lock")):
+            if path.is_file() and not damage(path, sha256, size):
+                return path  # another process was first
+            check_space((path.parent, size - arrived(path)))
+            _download(url, part, size, dict(headers or {}), attempts)
+            if wrong := damage(part, sha256, size):
+                part.unlink()
+                raise FetchError(
+                    f"{_plain(url)} {wrong}; nothing was kept: run the command again, or try another mirror"
+                )
+            os.replace(part, path)
     except OSError as error:
         raise FetchError(
             f"cannot write {path} ({error.strerror or error}); check that the folder is writable and has space, "
             "then run the command again"
         ) from error
     return path
+
+
+def arrived(path: Path) -> int:
+    """How many bytes of a file that is being fetched to `path` lie here already."""
+    part = _part(path)
+    return part.stat().st_size if part.is_file() else 0
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
 
 
 def damage(path: Path, sha256: str = "", size: int = 0) -> str:
@@ -146,7 +159,7 @@ def _pour(reply: HTTPResponse, part: Path, mode: str, bar: tqdm) -> tuple[int, E
         while True:
             try:
                 block = reply.read(BLOCK)
-            except (HTTPException, TimeoutError, ConnectionError) as error:
+            except (HTTPException, OSError) as error:  # of the connection: what is written is written below
                 return received, error
             if not block:
                 return received, None

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pvlib import hub
 from pvlib.config import PAPER, Profile
-from pvlib.fetch import FetchError, check_space, damage, fetch
+from pvlib.fetch import FetchError, arrived, check_space, damage, fetch
 from pvlib.hub import REVISIONS, WeightsError
 
 RESUMED_FROM = (
@@ -261,8 +261,13 @@ def download(
 
 
 def _bytes_missing(model: Model, finding: Finding) -> int:
+    """Parts of files count, as far as their names are known, which are their hashes."""
     here = sum(model.sizes.get(f, 0) for f in model.files if find(model, f) and f not in finding.damaged)
-    return max(0, model.size - here)
+    if model.url:
+        parts = [folder(model) / file for file in model.files]
+    else:
+        parts = [_blobs(model) / model.sha256[file] for file in model.files if file in model.sha256]
+    return max(0, model.size - here - sum(map(arrived, parts)))
 
 
 # One file
@@ -300,7 +305,6 @@ def _fetch_blob(model: Model, file: str) -> None:
     continued with the same content.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.file_download import repo_folder_name
     from huggingface_hub.utils import build_hf_headers
 
     url = hf_hub_url(model.repository, file, revision=model.revision, endpoint=constants.ENDPOINT)
@@ -315,8 +319,14 @@ def _fetch_blob(model: Model, file: str) -> None:
     source = facts.location or url
     own = urlsplit(source).netloc == urlsplit(url).netloc
     headers = build_hf_headers() if own else {}  # the token stays with the host that it is for
-    folder = location() / repo_folder_name(repo_id=model.repository, repo_type="model") / "blobs"
-    fetch(source, folder / facts.etag, sha256=facts.etag, size=facts.size, headers=headers)
+    fetch(source, _blobs(model) / facts.etag, sha256=facts.etag, size=facts.size, headers=headers)
+
+
+def _blobs(model: Model) -> Path:
+    """The folder of a repository's content in the cache."""
+    from huggingface_hub.file_download import repo_folder_name
+
+    return location() / repo_folder_name(repo_id=model.repository, repo_type="model") / "blobs"
 
 
 def _forget(model: Model, file: str) -> None:

@@ -20,7 +20,7 @@ REPORTED = DATA / "reported"
 NOTEBOOKS = ROOT / "notebooks"
 FIGURES = ROOT / "figures"
 
-BUILD = Path(os.environ.get("PVLIB_BUILD", ROOT / "build")).resolve()
+BUILD = Path(os.environ.get("PVLIB_BUILD") or ROOT / "build").resolve()
 WORLD = BUILD / "world"
 TRAINING = BUILD / "training"
 WORKING_ROWS = BUILD / "results"

@@ -108,12 +108,16 @@ def test_version_names_the_distribution(capsys):
         (["--out", "{folder}/folder.wav"], "folder.wav is a folder"),
         (["--out", "{folder}/file/b.wav"], "cannot write in"),
         (["--out", "{recording}"], "is the reference itself"),
+        (["--out", "{folder}/" + "b" * 300 + ".wav"], "File name too long"),
         (["--set", "steps"], "--set steps: write NAME=VALUE"),
         (["--set", "steps=many"], "--set steps=many"),
         (["--set", "steps=0"], "steps = 0 is outside 1 to 1000"),
         (["--set", "use_laag=maybe"], "--set use_laag=maybe"),
         (["--set", "short_text_cfg=much"], "--set short_text_cfg=much"),
         (["--set", "best_of_n=0"], "best_of_n = 0 is outside 1 to 64"),
+        (["--set", "lead_trim_ms=-5"], "lead_trim_ms = -5 is outside 0 to 5000"),
+        (["--set", "laag_chunk_min_chars=100"], "laag_chunk_min_chars = 100 is outside 1 to half"),
+        (["--set", "rms_gain_range=0,0"], "rms_gain_range = (0.0, 0.0): give lowest,highest"),
         (["--set", "tempo=2"], "no parameter tempo"),
         (["--emotion", "bored"], "no emotion 'bored': choose one of neutral, happy, sad, angry"),
         (["--emotion-strength", "0.5"], "give --emotion as well"),
@@ -177,10 +181,13 @@ def test_the_other_commands_tell_mistakes_too(capsys):
     assert "no notebook" in error(capsys, "reproduce", "--only", "77")
     assert "13_beyond_the_paper" in error(capsys, "reproduce", "--only", "13", "--profile", "paper")
     assert "13_beyond_the_paper" in error(capsys, "evaluate", "--notebooks", "13", "--profile", "paper")
+    assert "nothing to compare" in error(capsys, "verify", "--profile", "paper")
     line = error(capsys, "evaluate", "--system", "f5-official@use_laag=False")
     assert "f5-official does not use use_laag; give one of steps" in line
     for arguments in (
         ["verify", "--rows", "0"],
+        ["verify", "--seed", "-1"],
+        ["clone", "--reference", "a.wav", "--text", "a", "--out", "b.wav", "--seed", str(2**32)],
         ["train", "mel"],
         ["train", "vocoder", "--minutes", "-1"],
         [],

@@ -7,6 +7,7 @@ import io
 import os
 import resource
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -54,11 +55,25 @@ def ranges(server) -> list[str | None]:
 def test_a_download_appears_whole_and_is_not_repeated(server, tmp_path):
     path = tmp_path / "new" / "data.bin"
     assert fetch.fetch(f"{server.url}/data.bin", path, **WHOLE) == path
-    assert path.read_bytes() == CONTENT and [p.name for p in path.parent.iterdir()] == ["data.bin"]
+    assert path.read_bytes() == CONTENT and kept(path.parent) == ["data.bin"]
     fetch.fetch(f"{server.url}/data.bin", path, **WHOLE)
     assert ranges(server) == [None]
     path.write_bytes(CONTENT[:-1] + b"?")
     assert fetch.fetch(f"{server.url}/data.bin", path, **WHOLE).read_bytes() == CONTENT
+
+
+def kept(place):
+    """What lies there beside the lock under which it was fetched."""
+    return [path.name for path in place.iterdir() if path.suffix != ".lock"]
+
+
+def test_of_two_at_once_one_fetches(server, tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        calls = [
+            pool.submit(fetch.fetch, f"{server.url}/data.bin", tmp_path / "data.bin", **WHOLE) for _ in "12"
+        ]
+    assert [call.result().read_bytes() for call in calls] == [CONTENT] * 2
+    assert ranges(server) == [None] and kept(tmp_path) == ["data.bin"]
 
 
 def test_a_connection_that_breaks_off_is_taken_up_again(server, tmp_path):
@@ -102,14 +117,14 @@ def test_a_server_without_range_starts_again(server, tmp_path):
 def test_another_file_is_refused_and_nothing_is_kept(server, tmp_path, known, told):
     with pytest.raises(FetchError, match=told):
         fetch.fetch(f"{server.url}/data.bin", tmp_path / "data.bin", **(WHOLE | known))
-    assert not list(tmp_path.iterdir())
+    assert kept(tmp_path) == []
 
 
 def test_a_damaged_part_is_noticed_at_the_end(server, tmp_path):
     (tmp_path / "data.bin.part").write_bytes(b"?" * 1000)
     with pytest.raises(FetchError, match="does not match its SHA-256"):
         fetch.fetch(f"{server.url}/data.bin", tmp_path / "data.bin", **WHOLE)
-    assert not list(tmp_path.iterdir())
+    assert kept(tmp_path) == []
 
 
 @pytest.mark.parametrize("busy", [429, 503])
@@ -142,7 +157,7 @@ def test_a_file_that_is_not_there_and_a_machine_that_is_not(server, tmp_path):
     with pytest.raises(FetchError, match=r"could not be fetched \(.+\); check the network") as caught:
         fetch.fetch("http://127.0.0.1:9/a?token=secret", tmp_path / "a")
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
-    assert not list(tmp_path.iterdir())
+    assert kept(tmp_path) == []
 
 
 def test_a_full_disk_is_told_before_and_during(server, tmp_path, monkeypatch):

@@ -305,6 +305,19 @@ def test_offline_nothing_is_asked_and_the_error_says_so(cache):
     assert told == [f"small: present, revision {COMMIT}"]
 
 
+def test_what_has_arrived_is_not_asked_room_for_again(cache, monkeypatch):
+    digest = hashlib.sha256(TENSORS).hexdigest()
+    known = replace(SMALL, sha256={"model.safetensors": digest}, sizes={"model.safetensors": len(TENSORS)})
+    asked = []
+    monkeypatch.setattr(models, "check_space", lambda *needs: asked.extend(size for _, size in needs))
+    monkeypatch.setattr(models, "_get", lambda model, file, replace: lay_small(cache))
+    part = cache / "models--some--small" / "blobs" / f"{digest}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(TENSORS[:10])
+    models.download([known], tell=lambda _: None)
+    assert asked == [SMALL.size - 10]
+
+
 def test_too_little_space_is_told_before_the_first_byte(cache):
     with pytest.raises(FetchError, match="HF_HOME"):
         models.download([replace(SMALL, size=10**18)])

@@ -253,7 +253,7 @@ def test_make_says_what_to_do_without_a_python(tmp_path):
         text=True,
     )
     assert run.returncode != 0
-    assert "Python 3.8.10" in run.stderr and "3.11, 3.12 or 3.13" in run.stderr
+    assert "Python 3.8.10" in run.stderr and "from 3.11.4 to 3.13" in run.stderr
     assert not (tmp_path / "none").exists()
 
 

@@ -124,6 +124,7 @@ def test_every_parameter_of_the_retired_is_off_by_default():
         {"enhancer_loop_seconds": 13.0},
         {"short_text_cfg": 21.0},
         {"best_of_n": 0},
+        {"steps": 8.5},
     ],
 )
 def test_values_out_of_range_are_named(change):

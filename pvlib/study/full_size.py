@@ -101,7 +101,7 @@ def measure(
     known = pd.DataFrame(columns=list(SETTING)) if known is None else known
     there = set(known[list(SETTING)].itertuples(index=False, name=None))
     grid = [(d, n, b, side) for d in dtypes for n in nfe for b in batches for side in SIDES]
-    grid = [setting for setting in grid if setting not in there]
+    grid = list(dict.fromkeys(setting for setting in grid if setting not in there))
     if not grid:
         return known
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

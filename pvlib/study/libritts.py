@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 
 from pvlib import audio, hub, paths
 from pvlib.config import PAPER, Profile
-from pvlib.fetch import check_space, damage, fetch
+from pvlib.fetch import arrived, check_space, damage, fetch
 from pvlib.hub import WeightsError
 from pvlib.metrics import wer
 from pvlib.study import manifest
@@ -106,7 +106,8 @@ def corpus(skip_download: bool = False) -> Path:
     if tree.is_dir():
         return tree
     if not skip_download:
-        check_space((folder(), UNPACKED + (0 if archive.is_file() else SIZE)))
+        left = 0 if archive.is_file() else SIZE - arrived(archive)
+        check_space((folder(), UNPACKED + max(0, left)))
         fetch(URL, archive, sha256=SHA256, size=SIZE)
     elif not archive.is_file():
         raise DataError(
@@ -276,13 +277,20 @@ def enrol(
             means[name].append((mean / mean.norm()).cpu().numpy())
     path = _enrolment(profile)
     partial = path.with_suffix(".part.npz")
-    np.savez(
-        partial,
-        speakers=np.array(people),
-        **{name: np.stack(rows).astype(np.float32) for name, rows in means.items()},
-        ecapa_sha256=hub.fingerprint("speaker_encoder", profile),
-    )
-    os.replace(partial, path)
+    try:
+        np.savez(
+            partial,
+            speakers=np.array(people),
+            **{name: np.stack(rows).astype(np.float32) for name, rows in means.items()},
+            ecapa_sha256=hub.fingerprint("speaker_encoder", profile),
+        )
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(
+            f"cannot write {path} ({error.strerror or error}); make room, and run the command again"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 

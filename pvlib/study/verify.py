@@ -20,6 +20,7 @@ from pvlib.study import provenance, seeds
 from pvlib.study import rows as row_files
 from pvlib.study.evaluate import judge, shared_judges
 from pvlib.study.manifest import Manifest
+from pvlib.study.rows import RowsError
 from pvlib.systems.base import System
 
 SIMILARITIES = ("secs_ecapa_clip", "secs_ecapa_speaker", "secs_ge2e_clip", "secs_ge2e_speaker")
@@ -109,6 +110,11 @@ def verify(
     Raises RowsError when nothing was recorded, ManifestError when the manifest lacks a recorded utterance.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
+    if manifest is None and not profile.embedded and not row_files.is_recorded(profile.name):
+        raise RowsError(
+            f"no rows of {profile.name} are recorded here, so there is nothing to compare: only those of embedded "
+            "weights are; `pvlib evaluate` goes on with the working rows"
+        )
     given = None if names is None else {(n if isinstance(n, str) else n.name): n for n in names}
     parts = _parts(profile, manifest, main_only=given is not None)
     recorded = {place: row_files.provenance(place) for place in parts}
