@@ -336,9 +336,7 @@ def _check_output(path: Path, reference: Path) -> None:
         while not folder.exists():
             folder = folder.parent
         tempfile.TemporaryFile(dir=folder).close()
-    except (
-        OSError
-    ) as error:  # a name that is too long and a folder that may not be entered are errors already when asked
+    except OSError as error:  # a name too long and a folder without entry fail when asked
         remedy = "choose another name or folder, or free some space"
         raise CommandError(f"--out {path}: cannot write in {folder} ({_reason(error)}); {remedy}") from error
 

@@ -645,3 +645,16 @@ def test_a_table_leads_to_other_notebooks_and_says_when_it_is_empty():
     assert '<td><a href="07_ablations.ipynb">07</a></td>' in shown
     assert "<td>07 of 9</td>" in shown and "&lt;b&gt;" in shown and "<td>12</td>" in shown
     assert "no lines" in look.table(frame.iloc[:0]).data
+
+
+def test_a_page_whose_notebook_was_left_half_written_is_not_linked(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "REPORT", tmp_path)
+    whole = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell("# 07 · Ablations: what each gives")]
+    )
+    nbformat.write(whole, tmp_path / "07_ablations.ipynb")
+    (tmp_path / "08_catastrophic_failures.ipynb").write_text('{"cells": [')
+    for name in ("07_ablations", "08_catastrophic_failures"):
+        (tmp_path / f"{name}.html").write_text("a page")
+    page = reproduce.write_report({}, [], "").read_text()
+    assert "07_ablations.html" in page and "08_catastrophic_failures.html" not in page

@@ -6,6 +6,7 @@ Working rows are cached, so a run that was interrupted goes on where it stopped.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import time
@@ -227,6 +228,8 @@ def run_all(names: Sequence[str], parameters: dict[str, object], jobs: int = 1) 
     not begun.
     """
     compiled.compile_librosa()
+    if os.environ.get("PVLIB_BUILD"):
+        os.environ["PVLIB_BUILD"] = str(paths.BUILD)  # kernels start in another folder than this process
     running: list[PapermillNotebookClient] = []
     runs: dict[Future[NotebookNode], str] = {}
     pool = ThreadPoolExecutor(jobs)
@@ -439,9 +442,9 @@ def write_report(executed: dict[str, NotebookNode], facts: Sequence[str], table:
     titles = {}
     for name in NOTEBOOKS:
         if (paths.REPORT / f"{name}.html").exists() and (paths.REPORT / f"{name}.ipynb").exists():
-            titles[f"{name}.html"] = report.title_of(
-                nbformat.read(paths.REPORT / f"{name}.ipynb", as_version=4)
-            )
+            with contextlib.suppress(OSError, ValueError):  # left half-written by a run that was killed
+                earlier = nbformat.read(paths.REPORT / f"{name}.ipynb", as_version=4)
+                titles[f"{name}.html"] = report.title_of(earlier)
     pictures = sorted((paths.REPORT / "figures").glob("*.png"))
     page = report.index_page("PersonaVoice companion: report", facts, table, titles, pictures, paths.REPORT)
     return write_text(paths.REPORT / "index.html", page)
