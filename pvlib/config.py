@@ -375,6 +375,11 @@ class Profile:
     sv2tts_vocoder: WaveRNN = field(default_factory=WaveRNN)
     sources: Sources = field(default_factory=Sources)
 
+    def __post_init__(self) -> None:
+        depth, layers = self.backbone.depth, self.inference.ceag_layers
+        if self.inference.use_ceag and not (layers and all(-depth <= layer < depth for layer in layers)):
+            raise ConfigError(f"ceag_layers = {layers!r}: give blocks from {-depth} to {depth - 1}")
+
     def part(self, samples: int, one_in: int, quick: int) -> int:
         """How many of a study's utterances a costly measurement takes: one in so many of a complete study, else `quick`
         at most."""

@@ -4,6 +4,7 @@ import math
 import random
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from pvlib import backbone, config, hub, paths, recognizer
 from pvlib.training import backbone as trainer
 from pvlib.training import backbone_padded
 from pvlib.training.common import Stopped, TrainingError, batches_by_length
+from pvlib.training.schedule import Progress
 
 SMALL = replace(config.Backbone(), dim=32, depth=1, heads=1, dim_head=32, text_dim=16, conv_layers=1)
 
@@ -137,6 +139,27 @@ def test_steps_lost_by_a_kill_leave_the_log(toy_corpus):
     log.write_text(whole + whole.splitlines()[-1].replace("25,", "50,", 1) + "\n")
     train(25)
     assert log.read_text().splitlines() == whole.splitlines()
+
+
+def test_a_run_from_nothing_begins_its_log_anew_and_an_empty_log_stops_nothing(toy_corpus):
+    train(25)
+    folder = paths.TRAINING / "backbone"
+    whole = (folder / "log.csv").read_text().splitlines()
+    (folder / "state.pt").unlink()
+    train(25)
+    again = (folder / "log.csv").read_text().splitlines()
+    assert len(again) == len(whole) and again[0] == whole[0]
+    (folder / "log.csv").write_text("")
+    _, run = trainer.averaged(profile())  # takes up the state
+    run.log({"loss": 1.0})
+    assert (folder / "log.csv").read_text().splitlines()[0] == "step,seconds,loss"
+
+
+def test_a_budget_counts_evaluations_so_that_the_rate_comes_to_its_end():
+    told = SimpleNamespace(step=0, seconds=0.0, spent=0.0)
+    schedule = Progress(told, steps=1000, minutes=1)
+    told.seconds, told.spent = 20.0, 60.0  # two thirds went to evaluations
+    assert schedule.progress == 1.0
 
 
 @pytest.mark.parametrize("conditioning", ["average", "padded"])
@@ -335,6 +358,13 @@ def test_a_damaged_state_is_named(toy_corpus):
     path = paths.TRAINING / "backbone" / "state.pt"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(TrainingError, match="delete it to start backbone from nothing"):
+        train(2)
+    path.unlink()
+    train(1)
+    state = torch.load(path, weights_only=True)
+    state["parts"].popitem()
+    torch.save(state, path)
+    with pytest.raises(TrainingError, match="does not fit"):
         train(2)
 
 

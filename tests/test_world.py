@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -98,6 +99,19 @@ def test_a_corpus_cut_short_is_named(tmp_path):
     (tmp_path / "train.pcm").write_bytes(b"\0" * 50)
     with pytest.raises(corpus.CorpusError, match="cut short"):
         corpus.Corpus(tmp_path, "train")
+    (tmp_path / "train.pcm").write_bytes(b"\0" * 200)
+    assert len(corpus.Corpus(tmp_path, "train")) == 1
+    (tmp_path / "train.jsonl").write_text(2 * (json.dumps(row) + "\n"))  # twice the same utterance
+    with pytest.raises(corpus.CorpusError, match="cut short"):
+        corpus.Corpus(tmp_path, "train")
+
+
+@pytest.mark.parametrize("index", ['{"utterance": "a", "off', "", '{"utterance": "a"}\n'])
+def test_a_damaged_index_is_named(tmp_path, index):
+    (tmp_path / "train.jsonl").write_text(index)
+    (tmp_path / "train.pcm").write_bytes(b"")
+    with pytest.raises(corpus.CorpusError, match="train.jsonl is damaged .*--force"):
+        corpus.Corpus(tmp_path, "train")
 
 
 def test_an_interrupted_build_goes_on_and_ends_the_same(tmp_path, monkeypatch):
@@ -118,6 +132,15 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(tmp_path, monkeypatch):
     plan = build.tasks("train")[:9]
     monkeypatch.setattr(build, "tasks", lambda split, seed: plan)
     results, left = [], []
+    where = tmp_path / "index alone"
+    monkeypatch.setattr(paths, "WORLD", where)
+    monkeypatch.setattr(build, "performed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build.build_split("train")
+    (where / "train.pcm.part").unlink()
+    monkeypatch.setattr(build, "performed", perform)
+    build.build_split("train")  # begins again, and says nothing twice
+    assert corpus.Corpus(where, "train").table["utterance"].is_unique
 
     def counted(todo, workers):
         left.append(len(todo))
@@ -142,4 +165,8 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(tmp_path, monkeypatch):
             build.build_split("train")
         results.append([(paths.WORLD / name).read_bytes() for name in ("train.pcm", "train.jsonl")])
     assert results[0] == results[1]
+    monkeypatch.setattr(paths, "WORLD", tmp_path / "two at once")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(build.build_split, ["train", "train"]))
+    assert (paths.WORLD / "train.pcm").read_bytes() == results[0][0] and len(left) == 2
     assert len(corpus.Corpus(tmp_path / "broken", "train")) == sum(len(task.takes) for task in plan)

@@ -24,7 +24,7 @@ from pvlib.adapters import Adapters, Conditions
 from pvlib.config import MINI, Profile
 from pvlib.training import backbone as pretraining
 from pvlib.training import machine, separation
-from pvlib.training.common import Ema, Run, autocast, batches_by_length, chosen_device
+from pvlib.training.common import Ema, Run, TrainingError, autocast, batches_by_length, chosen_device
 from pvlib.training.libritts import LibriPairs
 from pvlib.training.pairs import NAME, Pairs, Source
 from pvlib.training.schedule import Progress
@@ -67,8 +67,15 @@ class MadeFor:
 
 
 def separate(module: Adapters, pairs: Source) -> dict[str, float]:
-    """Train OES on the first seconds of the split (`separation.fit`). Returns the last losses."""
+    """Train OES on the first seconds of the split (`separation.fit`). Returns the last losses.
+
+    Raises TrainingError on clips of one speaker or of one room.
+    """
     heard = pairs.first_seconds()
+    if len(set(heard.rooms)) < 2 or len(set(heard.speakers)) < 2:
+        raise TrainingError(
+            "OES needs clips of two speakers and of two rooms at least; train on a larger corpus"
+        )
     named = (np.array(names, dtype=object) for names in (heard.rooms, heard.speakers, heard.places))
     labels = [torch.from_numpy(pd.factorize(names, sort=True)[0]) for names in named]
     device = module.oes.env_basis.device

@@ -67,7 +67,7 @@ def fit_timing(timing: DurationPredictor, rows: Rows, steps: int = TIMING_STEPS)
     def batch() -> tuple[Tensor, Tensor, Tensor]:
         chosen = torch.randint(len(rows.lengths), (TIMING_ROWS,), generator=generator).tolist()
         true = nn.utils.rnn.pad_sequence([lasting[i] for i in chosen], batch_first=True)
-        text = timing.encode([texts.iat[i] for i in chosen])
+        text, true = moved((timing.encode([texts.iat[i] for i in chosen]), true), timing.out.weight.device)
         return text, true, text > 0
 
     timing.train()

@@ -127,6 +127,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.state_path = self.folder / "state.pt"
         self.step, self.seconds = 0, 0.0
+        self.spent = 0.0  # seconds of this call, its evaluations too
         self.from_weights = False
         self.commands: list[str] = []  # one for each time the run was taken up with other settings
         self.machines: list[str] = []  # all that it was trained on, in order
@@ -152,7 +153,7 @@ class Run:
         for key, part in self.parts.items():
             try:
                 part.load_state_dict(state["parts"][key])
-            except RuntimeError as error:  # shapes differ: say, a corpus with more speakers
+            except (RuntimeError, KeyError, ValueError) as error:  # say, a corpus with more speakers
                 raise TrainingError(
                     f"the {key} in {self.state_path} does not fit ({error}); was it trained on another corpus? "
                     f"delete it to start {self.name} from nothing"
@@ -198,7 +199,7 @@ class Run:
 
     def _forget(self, path: Path) -> None:
         """Drop what was logged after the state was saved: those steps are done again."""
-        if not path.exists():
+        if not path.exists() or not path.stat().st_size:
             return
         with path.open(newline="") as file:
             header, *rows = csv.reader(file)
@@ -239,7 +240,7 @@ class Run:
             "seconds": round(self.seconds, 1),
             **{k: round(float(v), 5) for k, v in values.items()},
         }
-        new = not path.exists()
+        new = not path.exists() or not path.stat().st_size
         with path.open("a", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(row))
             if new:
@@ -262,6 +263,9 @@ class Run:
         step; the state is saved and Stopped raised.
         """
         self._note_command(steps, minutes)
+        if not self.step:  # what an earlier run from nothing logged is not this one's
+            for name in ("log.csv", "dev.csv"):
+                (self.folder / name).unlink(missing_ok=True)
         start = last_save = last = time.monotonic()
         sums: dict[str, float | Tensor] = {}
         count = 0
@@ -272,6 +276,7 @@ class Run:
                 self.step += 1
                 now = time.monotonic()
                 self.seconds += now - last
+                self.spent = now - start
                 last = now
                 for key, value in values.items():
                     sums[key] = sums.get(key, 0.0) + value

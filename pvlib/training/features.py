@@ -111,6 +111,11 @@ def _build(corpus: world.Corpus, split: str, offsets: np.ndarray, path, card, ke
         frames = np.lib.format.open_memmap(
             partial, mode="w+", dtype=np.float16, shape=(int(offsets[-1]), audio.N_MELS)
         )
+        if hasattr(
+            os, "posix_fallocate"
+        ):  # that there is no room is an error here, and a signal once it is mapped
+            with open(partial, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.path.getsize(partial))
         device = chosen_device()
         for i in tqdm(range(len(corpus)), desc=f"mels of {split}", mininterval=5):
             mel = audio.mel(torch.from_numpy(corpus.wave(i)).to(device))[0].T

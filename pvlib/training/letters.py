@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ def centres(split: str, profile: Profile, limit: int | None = None) -> list[np.n
             heard = listen(ears, [cache.mel(i) for i in rows], [texts[i] for i in rows])
             found |= dict(zip(rows, heard, strict=True))
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part.npy")
+        partial = path.with_name(f".{path.stem}.{os.getpid()}.part.npy")
         np.save(partial, np.concatenate([found[i] for i in range(len(texts))]))
         partial.replace(path)
     ends = itertools.accumulate(len(text) for text in texts)

@@ -9,6 +9,7 @@ it is when a voice is cloned. Nobody labelled emotion or persona: these stay zer
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -144,7 +145,7 @@ class LibriPairs:
         if not path.exists():
             heard, embedding = self._heard(chosen)
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".part.npz")
+            partial = path.with_name(f".{path.stem}.{os.getpid()}.part.npz")
             np.savez(partial, heard=np.array(heard), embedding=embedding)
             partial.replace(path)
         with np.load(path, allow_pickle=False) as file:
@@ -185,6 +186,8 @@ def _of_split(table: pd.DataFrame, split: str, profile: Profile, tree: Path) -> 
             f"{path} is not there, and nobody can tell which speakers are tested; run `pvlib data prepare` first"
         )
     tested = set(manifest.read(profile.manifest).table["speaker"])
+    if (drawn_from := libritts.folder() / libritts.SPLIT).is_dir():  # a larger test set may take any of them
+        tested |= {place.name for place in drawn_from.iterdir() if place.is_dir()}
     everyone = set(table["speaker"])
     people = sorted(everyone - tested, key=lambda s: hashlib.sha256(f"{profile.seed}:{s}".encode()).digest())
     dev = round(DEV_SHARE * len(people)) or 1

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -213,7 +214,7 @@ def embeddings(split: str, profile: Profile, utterances: list[int]) -> dict[int,
             waves = [corpus.wave(i)[: audio.CLIP_SAMPLES] for i in utterances[first : first + 64]]
             parts.append(encoder.embed(waves).float().cpu().numpy())
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part.npy")
+        partial = path.with_name(f".{path.stem}.{os.getpid()}.part.npy")
         np.save(partial, np.concatenate(parts))
         partial.replace(path)
     return dict(zip(utterances, torch.from_numpy(np.load(path)), strict=True))

@@ -79,6 +79,7 @@ def train(
 
     def step(index: int) -> dict[str, float]:
         rng = np.random.default_rng([profile.seed, index])
+        torch.manual_seed(profile.seed + 1000 * index)  # of dropout, on whatever device
         split = TURNS[index % len(TURNS)]
         source, rows = sources[split], next(batches[split])
         whole = rng.random() >= (FIRST_PIECE_SHARE if index < FIRST_STEPS else PIECE_SHARE)

@@ -14,7 +14,7 @@ class Progress:
 
     def __init__(self, run: Run, steps: int, minutes: float | None):
         self.run, self.steps = run, steps
-        self.began = run.seconds, min(1.0, run.step / steps)
+        self.began = min(1.0, run.step / steps)
         self.budget = None if minutes is None else 60 * minutes
 
     @property
@@ -23,8 +23,7 @@ class Progress:
         by_steps = self.run.step / self.steps
         if self.budget is None:
             return min(1.0, by_steps)
-        seconds, share = self.began
-        by_time = share + (1 - share) * (self.run.seconds - seconds) / max(self.budget, 1e-9)
+        by_time = self.began + (1 - self.began) * self.run.spent / max(self.budget, 1e-9)
         return min(1.0, max(by_steps, by_time))
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 from pvlib import paths
@@ -23,6 +24,7 @@ from pvlib.world.voices import Speaker, draw_speaker
 from pvlib.world.words import Grammar
 
 SEED = 42
+PATIENCE = 600.0  # seconds for one utterance of whatever length, many times what it takes
 TRAIN_SPEAKERS, DEV_SPEAKERS, TEST_SPEAKERS = 600, 32, 40
 TRAIN_SENTENCES, VOICES_PER_SENTENCE = 5200, 2
 SCRAMBLED_SHARE = (
@@ -284,14 +286,31 @@ def performed(todo: list[Task], workers: int) -> Iterator[list[tuple[dict, np.nd
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", "pyworld", "espeakng_loader", __name__])
     with context.Pool(workers, maxtasksperchild=1) as pool:
-        yield from pool.imap(perform, todo, chunksize=1)
+        made = pool.imap(perform, todo, chunksize=1)
+        for _ in todo:
+            try:
+                yield made.next(PATIENCE)
+            except (
+                multiprocessing.TimeoutError
+            ) as error:  # the pool waits for ever for a process that was killed
+                raise CorpusError(
+                    f"no utterance in {PATIENCE:.0f} s: a process was probably killed (memory?); run again with fewer "
+                    "--workers, what is finished is kept"
+                ) from error
 
 
 def build_split(split: str, *, workers: int = 1, force: bool = False, seed: int = SEED) -> None:
     """Make one split unless it is there, going on where an interrupted build stopped.
 
-    It appears under its final name only when it is whole. Raises CorpusError on a disk that is full.
+    It appears under its final name only when it is whole. Of several processes one makes it, and the others wait.
+    Raises CorpusError on a disk that is full.
     """
+    paths.WORLD.mkdir(parents=True, exist_ok=True)
+    with FileLock(paths.WORLD / f".{split}.lock"):
+        _build_split(split, workers, force, seed)
+
+
+def _build_split(split: str, workers: int, force: bool, seed: int) -> None:
     sound, index = paths.WORLD / f"{split}.pcm", paths.WORLD / f"{split}.jsonl"
     parts = [p.with_name(p.name + ".part") for p in (sound, index)]
     if force:
@@ -300,7 +319,6 @@ def build_split(split: str, *, workers: int = 1, force: bool = False, seed: int 
     elif sound.exists() and index.exists():
         open_split(split)
         return
-    paths.WORLD.mkdir(parents=True, exist_ok=True)
     todo = tasks(split, seed)
     done, offset = _take_up(parts[0], parts[1], todo)
     try:
@@ -325,6 +343,8 @@ def build_split(split: str, *, workers: int = 1, force: bool = False, seed: int 
 def _take_up(pcm: Path, lines: Path, todo: list[Task]) -> tuple[int, int]:
     """Cut what an interrupted build left back to whole tasks of this very plan: (tasks done, samples)."""
     if not pcm.exists() or not lines.exists():
+        for path in (pcm, lines):  # one without the other is nothing to go on with
+            path.unlink(missing_ok=True)
         return 0, 0
     rows = []
     size = pcm.stat().st_size // 2

@@ -26,12 +26,15 @@ class Corpus:
         index, sound = folder / f"{split}.jsonl", folder / f"{split}.pcm"
         if not index.exists() or not sound.exists():
             raise CorpusError(f"{index} is not there: run `pvlib world build`")
-        with index.open() as file:
-            rows = [json.loads(line) for line in file]
-        self._words = [row.pop("word_times") for row in rows]
         self.split = split
-        self.table = pd.DataFrame(rows)
-        needed = int((self.table.offset + self.table.samples).max()) * 2
+        try:
+            with index.open() as file:
+                rows = [json.loads(line) for line in file]
+            self._words = [row.pop("word_times") for row in rows]
+            self.table = pd.DataFrame(rows)
+            needed = int(self.table.samples.sum()) * 2  # they follow one another
+        except (ValueError, KeyError, AttributeError) as error:
+            raise CorpusError(f"{index} is damaged ({error}); run `pvlib world build --force`") from error
         if sound.stat().st_size != needed:
             raise CorpusError(
                 f"{sound} holds {sound.stat().st_size} bytes where its index needs {needed}: it was cut short; "
