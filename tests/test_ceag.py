@@ -11,7 +11,7 @@ from test_backbone import item, tiny
 
 from pvlib import ceag
 from pvlib.ceag import Guidance, Guide
-from pvlib.config import CEAG_VARIANTS, ConfigError
+from pvlib.config import CEAG_VARIANTS, ConfigError, get_profile
 
 CONDITIONINGS = ("durations", "padded")
 T = torch.tensor(0.25)
@@ -215,3 +215,10 @@ def test_a_wrong_guidance_is_refused():
         Guidance("sharp")
     with pytest.raises(ConfigError, match="the window is empty"):
         Guidance(start=0.4, end=0.4)
+
+
+@pytest.mark.parametrize("layers", [(50,), (), (-9, 0)])
+def test_blocks_that_are_not_there_are_told_before_the_models_are_read(layers):
+    with pytest.raises(ConfigError, match="give blocks from -8 to 7"):
+        get_profile("mini", use_ceag=True, ceag_layers=layers)
+    assert get_profile("mini", ceag_layers=layers).inference.ceag_layers == layers  # where nobody reads them

@@ -115,7 +115,6 @@ def test_version_names_the_distribution(capsys):
         (["--set", "use_laag=maybe"], "--set use_laag=maybe"),
         (["--set", "short_text_cfg=much"], "--set short_text_cfg=much"),
         (["--set", "best_of_n=0"], "best_of_n = 0 is outside 1 to 64"),
-        (["--set", "use_ceag=on", "ceag_layers=50"], "ceag_layers = (50,): give blocks from -8 to 7"),
         (["--set", "lead_trim_ms=-5"], "lead_trim_ms = -5 is outside 0 to 5000"),
         (["--set", "laag_chunk_min_chars=100"], "laag_chunk_min_chars = 100 is outside 1 to half"),
         (["--set", "rms_gain_range=0,0"], "rms_gain_range = (0.0, 0.0): give lowest,highest"),
