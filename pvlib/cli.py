@@ -84,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:
             if not type(error).__module__.startswith("pvlib."):
                 raise  # not foreseen: the traceback is worth having
-            status = 130 if type(error).__name__ == "Stopped" else 2  # a training that was interrupted
-            return _fail(str(error), status, lines=getattr(error, "in_lines", False))
+            status, lines = getattr(error, "status", 2), getattr(error, "in_lines", False)
+            return _fail(str(error), status, lines)
     return 0
 
 

@@ -69,12 +69,15 @@ def fetch(
 
 def arrived(path: Path) -> int:
     """How many bytes of a file that is being fetched to `path` lie here already."""
-    part = _part(path)
-    return part.stat().st_size if part.is_file() else 0
+    return _bytes(_part(path))
 
 
 def _part(path: Path) -> Path:
     return path.with_name(f"{path.name}.part")
+
+
+def _bytes(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def damage(path: Path, sha256: str = "", size: int = 0) -> str:
@@ -112,7 +115,7 @@ def _download(url: str, part: Path, size: int, headers: dict[str, str], attempts
     left = attempts
     with tqdm(total=size or None, desc=part.stem, unit="B", unit_scale=True, mininterval=1) as bar:
         while True:
-            have = part.stat().st_size if part.is_file() else 0
+            have = _bytes(part)
             if size and have >= size:
                 return
             try:

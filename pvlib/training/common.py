@@ -35,6 +35,17 @@ class TrainingError(RuntimeError):
 class Stopped(TrainingError):
     """Somebody asked the run to stop. Its state is saved."""
 
+    status = 130  # of the command that ends with it
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """A name of this process alone, in the folder of `path`, for what appears there when the block has ended well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    yield partial
+    os.replace(partial, path)
+
 
 @contextmanager
 def _stopping() -> Iterator[list[int]]:

@@ -111,9 +111,8 @@ def _build(corpus: world.Corpus, split: str, offsets: np.ndarray, path, card, ke
         frames = np.lib.format.open_memmap(
             partial, mode="w+", dtype=np.float16, shape=(int(offsets[-1]), audio.N_MELS)
         )
-        if hasattr(
-            os, "posix_fallocate"
-        ):  # that there is no room is an error here, and a signal once it is mapped
+        if hasattr(os, "posix_fallocate"):
+            # that there is no room is an error here, and a signal once the file is mapped
             with open(partial, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.path.getsize(partial))
         device = chosen_device()

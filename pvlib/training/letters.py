@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from pvlib import hub, paths
 from pvlib.audio import HOP_LENGTH, SAMPLE_RATE
 from pvlib.config import Profile
 from pvlib.recognizer import BLANK, CTCRecognizer
-from pvlib.training.common import chosen_device
+from pvlib.training.common import appearing, chosen_device
 from pvlib.training.features import mel_cache, pad
 from pvlib.world.corpus import open_split
 
@@ -47,10 +46,8 @@ def centres(split: str, profile: Profile, limit: int | None = None) -> list[np.n
             rows = order[first : first + BATCH]
             heard = listen(ears, [cache.mel(i) for i in rows], [texts[i] for i in rows])
             found |= dict(zip(rows, heard, strict=True))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.stem}.{os.getpid()}.part.npy")
-        np.save(partial, np.concatenate([found[i] for i in range(len(texts))]))
-        partial.replace(path)
+        with appearing(path) as partial:
+            np.save(partial, np.concatenate([found[i] for i in range(len(texts))]))
     ends = itertools.accumulate(len(text) for text in texts)
     return np.split(np.load(path), list(ends)[:-1])
 

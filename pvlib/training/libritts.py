@@ -9,7 +9,6 @@ it is when a voice is cloned. Nobody labelled emotion or persona: these stay zer
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ from pvlib import audio, backbone, hub, laag, paths, text
 from pvlib.adapters import Conditions
 from pvlib.config import EMOTIONS, Profile
 from pvlib.study import libritts, manifest
-from pvlib.training.common import TrainingError
+from pvlib.training.common import TrainingError, appearing
 from pvlib.training.features import pad
 from pvlib.training.pairs import CLIPS_PER_SPEAKER, NAME, STUDIO, FirstSeconds
 from pvlib.world.rooms import ROOMS, TEST_PLACES, TRAIN_PLACES, place_in
@@ -144,10 +143,8 @@ class LibriPairs:
         path = paths.TRAINING / f"{self.profile.name}-{NAME}" / f"first-seconds-{self.split}-{key}.npz"
         if not path.exists():
             heard, embedding = self._heard(chosen)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.stem}.{os.getpid()}.part.npz")
-            np.savez(partial, heard=np.array(heard), embedding=embedding)
-            partial.replace(path)
+            with appearing(path) as partial:
+                np.savez(partial, heard=np.array(heard), embedding=embedding)
         with np.load(path, allow_pickle=False) as file:
             heard, embedding = file["heard"].tolist(), torch.from_numpy(file["embedding"])
         kept = [k for k, words in enumerate(heard) if words]

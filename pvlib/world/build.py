@@ -290,9 +290,8 @@ def performed(todo: list[Task], workers: int) -> Iterator[list[tuple[dict, np.nd
         for _ in todo:
             try:
                 yield made.next(PATIENCE)
-            except (
-                multiprocessing.TimeoutError
-            ) as error:  # the pool waits for ever for a process that was killed
+            except multiprocessing.TimeoutError as error:
+                # without an end the pool would wait for ever for a process that was killed
                 raise CorpusError(
                     f"no utterance in {PATIENCE:.0f} s: a process was probably killed (memory?); run again with fewer "
                     "--workers, what is finished is kept"
