@@ -121,6 +121,8 @@ def test_only_the_adapters_move_and_a_resumed_run_is_the_same(tree, monkeypatch,
     assert card["rooms"] == sorted(PLACES) and "train-clean-100" in card["data"]
     assert card["utterances"] == 16 and "peak_gpu_gb" not in card
     assert card["quality"].keys() >= {"room_timbre", "dev_flow_loss", "dev_flow_loss_of_backbone"}
+    with pytest.raises(TrainingError, match="is of another configuration"):
+        trainer.train(PROFILE, steps=5, speech=tree.rename(tree.with_name("train-clean-360")))
 
 
 def pairs(tree) -> LibriPairs:

@@ -320,3 +320,123 @@ def test_mel_cache_equals_the_mels_and_notices_another_corpus(toy_corpus):
     torch.testing.assert_close(
         torch.from_numpy(mel_cache("train").mel(0)).float(), other, atol=5e-3, rtol=1e-3
     )
+
+
+# The vocoder on mels that the backbone drew again
+
+
+@pytest.fixture
+def drawn(toy_corpus, monkeypatch):
+    """A profile whose tiny backbone, recogniser and vocoder are there, and sizes that the toy corpus has."""
+    from dataclasses import replace
+
+    from pvlib import backbone, hub, recognizer
+    from pvlib.training import redrawn, vocoder_redrawn
+
+    tiny = replace(
+        tiny_profile(),
+        inference=replace(MINI.inference, steps=3),
+        backbone=replace(MINI.backbone, dim=32, depth=1, heads=1, dim_head=32, text_dim=16, conv_layers=1),
+    )
+    for name, build in (("backbone", backbone), ("recognizer", recognizer), ("vocoder", vocoder)):
+        settings = getattr(tiny, name)
+        hub.save_weights(
+            name,
+            tiny,
+            build.build(settings).state_dict(),
+            {"steps": 5, "seconds": 1, "command": "by hand", "machine": "none"},
+        )
+    monkeypatch.setattr(redrawn, "FRAMES", (100, 120))
+    monkeypatch.setattr(vocoder_redrawn.vocoder, "CROP_SAMPLES", 2_048)
+    return tiny
+
+
+def test_what_is_drawn_again_keeps_its_first_second_and_more_of_the_rest_the_later_it_begins(drawn):
+    from pvlib import hub
+    from pvlib.training import redrawn
+    from pvlib.training.backbone import Rows
+
+    model = hub.load_backbone(drawn)
+    rows = Rows("train", model)
+    true = rows.mels([2, 5], [1.0, 1.0])[0]
+    far = []
+    for begin in (0.1, 0.6, 0.99):
+        mels = redrawn.draw_again(model, rows, [2, 5], begin, 1, drawn)
+        assert [len(mel) for mel in mels] == [rows.lengths[2], rows.lengths[5]]
+        for mel, truth in zip(mels, true, strict=True):
+            assert torch.equal(mel[: audio.CLIP_FRAMES], truth[: audio.CLIP_FRAMES])
+        far.append(float((mels[1][94:] - true[1, 94 : len(mels[1])]).abs().mean()))
+    assert far[0] > far[1] > far[2] and far[2] < 0.2
+    made = redrawn.redrawn(drawn, torch.device("cpu"))
+    assert made.utterances.tolist() == [i for i in range(8) if 100 <= rows.lengths[i] <= 120]
+    assert np.diff(made.offsets).tolist() == [rows.lengths[i] for i in made.utterances]
+
+
+def test_pairs_are_in_time(drawn):
+    """A crop whose mel is the true one of the whole utterance, at a crop's level, is the mel of its wave."""
+    from pvlib.training import vocoder_redrawn as trainer
+    from pvlib.training.features import mel_cache
+    from pvlib.training.redrawn import Redrawn
+    from pvlib.world import corpus as world
+
+    cache = mel_cache("train")
+    kept = np.array([1, 4, 6])
+    made = Redrawn(
+        np.concatenate([cache.mel(i) for i in kept]),
+        np.cumsum([0, *(cache.lengths[i] for i in kept)]),
+        kept,
+    )
+    pairs = trainer.Pairs(world.open_split("train"), made, torch.device("cpu"))
+    mel, wave = pairs.batch(5, np.random.default_rng(3))
+    assert wave.shape == (5, 2_048) and mel.shape == (5, 100, 9) and wave.abs().max() <= 1
+    inside = slice(2, -2)  # the frames whose window a crop has whole
+    assert (audio.mel(wave)[..., inside] - mel[..., inside]).abs().mean() < 0.01
+
+
+def test_the_vocoder_goes_on_from_its_weights_and_a_state_of_others_is_refused(drawn, monkeypatch):
+    from pvlib import hub
+    from pvlib.training import vocoder_redrawn as trainer
+    from pvlib.training.common import TrainingError
+
+    monkeypatch.setattr(trainer, "STEPS", 4)
+    monkeypatch.setattr(trainer.vocoder, "evaluate", lambda *given, **limits: {"mel_error": 1.0})
+    monkeypatch.setattr(trainer, "clones", lambda profile, model: {"dnsmos_clones": 2.0})
+    before = hub.read_weights("vocoder", drawn)
+
+    monkeypatch.setattr(trainer, "WARMUP", 1)
+    seen, logged = [], trainer.Run.loop
+    monkeypatch.setattr(
+        trainer.Run,
+        "loop",
+        lambda run, step, **options: logged(
+            run, lambda index: seen.append(made := step(index)) or made, **options
+        ),
+    )
+    trainer.train(drawn, steps=7)
+    trainer.train(drawn)  # goes on from step 7 to 9
+    assert hub.read_card("vocoder", drawn)["steps"] == 9
+    # falls over the steps since the first of this lesson, of which there were to be 2, then 4
+    assert [values["rate"] / trainer.PEAK_RATE for values in seen] == pytest.approx([1, 0.5, 0.5, 0.25])
+    commands = hub.read_card("vocoder", drawn)["command"]
+    assert commands.startswith("by hand; from step 5: pvlib train vocoder-redrawn --steps 7")
+    assert "--from-weights" not in commands
+    after = hub.read_weights("vocoder", drawn)
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+    trainer.train(drawn)  # nothing is left to do
+    other = {key: value + 0.1 for key, value in before.items()}
+    hub.save_weights("vocoder", drawn, other, {"steps": 5})
+    with pytest.raises(TrainingError, match="goes on from another vocoder than the present weights"):
+        trainer.train(drawn)
+
+
+def test_a_log_gets_the_columns_that_are_new_to_it(tmp_path, monkeypatch):
+    from pvlib.training.common import Run
+
+    monkeypatch.setattr(paths, "TRAINING", tmp_path)
+    run = Run("toy", {}, config=MINI.vocoder)
+    run.log({"mel": 1.0})
+    run.log({"mel": 0.5, "redrawn": 2.0})
+    run.log({"mel": 0.25})
+    assert (run.folder / "log.csv").read_text().split() == [
+        "step,seconds,mel,redrawn", "0,0.0,1.0,", "0,0.0,0.5,2.0", "0,0.0,0.25,",
+    ]  # fmt: skip

@@ -60,10 +60,11 @@ def recipe(profile: Profile) -> Recipe:
 
 @dataclass(frozen=True)
 class MadeFor:
-    """What a training state belongs to: one configuration and one backbone."""
+    """What a training state belongs to: one configuration, one backbone and, of LibriTTS, one subset."""
 
     adapters: config.Adapters
     backbone_sha256: str
+    speech: str | None = None
 
 
 def separate(module: Adapters, pairs: Source) -> dict[str, float]:
@@ -210,11 +211,12 @@ def _parts(
         weight_decay=0.0,
     )
     ema = Ema(module, 0.998)
-    made_for = MadeFor(profile.adapters, hub.fingerprint("backbone", profile))
+    subset = None if speech is None else speech.resolve().name
+    made_for = MadeFor(profile.adapters, hub.fingerprint("backbone", profile), subset)
     parts = {"adapters": module, "optimiser": optimiser, "ema": ema}
     if speech is None:
         return Run(NAME, parts, config=made_for, larger=larger), module, ema, optimiser
-    options = f"--profile {profile.name} --speech {speech.name}"
+    options = f"--profile {profile.name} --speech {subset}"
     run = Run(NAME, parts, config=made_for, folder=f"{profile.name}-{NAME}", options=options, larger=larger)
     return run, module, ema, optimiser
 

@@ -116,7 +116,8 @@ class Run:
     parts: everything with `state_dict`/`load_state_dict` that must survive (model, optimiser, schedule).
     The state lies in build/training/<folder>/state.pt, beside it the losses in log.csv and what evaluations on the
     dev split found in dev.csv. folder: by default the name. options: what the command has beside name and budget.
-    larger: how many times the usual size its steps have, which the command tells too.
+    larger: how many times the usual size its steps have, which the command tells too. command: what `pvlib train` calls
+    it, by default the name.
     """
 
     def __init__(
@@ -129,12 +130,14 @@ class Run:
         folder: str | None = None,
         options: str = "",
         larger: int = 1,
+        command: str | None = None,
     ):
         self.name, self.parts, self.config = name, parts, asdict(config)
         self.folder = paths.TRAINING / (folder or name)
         if larger > 1:
             options += f" --larger {larger}"
-        self.command = " ".join(f"pvlib train {name.removesuffix('_encoder')} {options}".split())
+        trained_as = command or name.removesuffix("_encoder")
+        self.command = " ".join(f"pvlib train {trained_as} {options}".split())
         self.folder.mkdir(parents=True, exist_ok=True)
         self.state_path = self.folder / "state.pt"
         self.step, self.seconds = 0, 0.0
@@ -244,19 +247,16 @@ class Run:
             ) from error
 
     def log(self, values: dict[str, float], file_name: str = "log.csv") -> None:
-        """Append one line to log.csv, or to dev.csv what an evaluation found."""
+        """Append one line to log.csv, or to dev.csv what an evaluation found; columns that are new to it it gets."""
         path = self.folder / file_name
         row = {
             "step": self.step,
             "seconds": round(self.seconds, 1),
             **{k: round(float(v), 5) for k, v in values.items()},
         }
-        new = not path.exists() or not path.stat().st_size
+        columns = _with_columns(path, list(row))
         with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+            csv.DictWriter(file, columns).writerow(row)
 
     def loop(
         self,
@@ -357,6 +357,25 @@ class Run:
             if log.exists():
                 shutil.copyfile(log, path.with_name(f"{self.name}.{log.name}"))
         return eight_bits.shrink(self.name, profile) if self.name in eight_bits.NAMES else path
+
+
+def _with_columns(path: Path, wanted: list[str]) -> list[str]:
+    """The columns of a CSV file, which has all that are wanted from now on; a missing or empty file gets its header."""
+    columns: list[str] = []
+    rows: list[dict[str, str]] = []
+    if path.exists() and path.stat().st_size:
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            columns = list(reader.fieldnames or ())
+            if set(wanted) <= set(columns):
+                return columns
+            rows = list(reader)
+    columns += [name for name in wanted if name not in columns]
+    with appearing(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    return columns
 
 
 class Ema:

@@ -20,6 +20,7 @@ UTTERANCES = 40  # of sixteen, the rate scatters by 0.1
 STEPS = 16
 WORDS = (6, 16)  # of the sentences that are listened to: one chunk, and not ultra-short
 SHORT = (1, 4)
+TOGETHER = 4  # sampled at once, where there is no GPU
 SEED = 1
 
 

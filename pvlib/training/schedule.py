@@ -10,21 +10,27 @@ from pvlib.training.common import Run
 
 
 class Progress:
-    """How far a run is: by its steps, or by the time budget of this call where that ends sooner."""
+    """How far a run is: by its steps, or by the time budget of this call where that ends sooner.
 
-    def __init__(self, run: Run, steps: int, minutes: float | None):
-        self.run, self.steps = run, steps
-        self.began = min(1.0, run.step / steps)
+    first: the step at which it began, for one that goes on from another run's weights.
+    """
+
+    def __init__(self, run: Run, steps: int, minutes: float | None, *, first: int = 0):
+        self.run, self.steps, self.first = run, steps, first
+        self.began = self._by_steps()
         self.budget = None if minutes is None else 60 * minutes
 
     @property
     def progress(self) -> float:
         """Share of the run that is done, 0 to 1."""
-        by_steps = self.run.step / self.steps
+        by_steps = self._by_steps()
         if self.budget is None:
-            return min(1.0, by_steps)
+            return by_steps
         by_time = self.began + (1 - self.began) * self.run.spent / max(self.budget, 1e-9)
         return min(1.0, max(by_steps, by_time))
+
+    def _by_steps(self) -> float:
+        return min(1.0, (self.run.step - self.first) / max(1, self.steps - self.first))
 
 
 class Schedule(Progress):

@@ -36,8 +36,10 @@ STFT_WEIGHT = 2.0
 RESOLUTION_WEIGHT = 0.5  # of the spectral discriminators beside the periodic ones
 FFT_SIZES = (2048, 1024, 512)
 PERIODS = (2, 3, 5, 7, 11)
+EMA_DECAY = 0.998
 EVALUATE_EVERY = 1000
 DEV_UTTERANCES = 16
+DATA = "the mini world, train split; quality on 64 utterances of the dev split (speakers never seen)"
 
 
 def train(
@@ -214,17 +216,26 @@ class Critics(nn.Module):
         return fooling, matching
 
 
+def evenly(count: int, limit: int) -> list[int]:
+    """Up to so many of `count` utterances, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(limit, count)).astype(int)).tolist()
+
+
+def averaged(model: vocoder.Vocoder, ema: Ema) -> vocoder.Vocoder:
+    """A vocoder of the averaged weights, on the device of the one in training."""
+    twin = vocoder.build(model.config).to(next(model.parameters()).device).eval()
+    twin.load_state_dict(ema.shadow)
+    return twin
+
+
 def evaluate(model: vocoder.Vocoder, ema: Ema, limit: int = DEV_UTTERANCES) -> dict[str, float]:
     """Averaged weights on the dev split: log-mel error and GE2E similarity, for Griffin-Lim as well."""
     corpus = world.open_split("dev")
-    device = next(model.parameters()).device
-    twin = vocoder.build(model.config).to(device).eval()
-    twin.load_state_dict(ema.shadow)
-    judge = GE2E()
+    device, twin, judge = next(model.parameters()).device, averaged(model, ema), GE2E()
     errors: dict[str, list[float]] = {"vocoder": [], "griffin_lim": []}
     similarities: dict[str, list[float]] = {"vocoder": [], "griffin_lim": []}
-    for i in np.unique(np.linspace(0, len(corpus) - 1, min(limit, len(corpus))).astype(int)):
-        wave = torch.from_numpy(corpus.wave(int(i))).to(device)
+    for i in evenly(len(corpus), limit):
+        wave = torch.from_numpy(corpus.wave(i)).to(device)
         mel = audio.mel(wave)
         for name, made in (("vocoder", twin.decode(mel)), ("griffin_lim", vocoder.griffin_lim(mel, 32))):
             errors[name].append(float((audio.mel(made) - mel).abs().mean()))
@@ -238,15 +249,22 @@ def evaluate(model: vocoder.Vocoder, ema: Ema, limit: int = DEV_UTTERANCES) -> d
     }
 
 
-def _parts(
-    profile: Profile, device: torch.device, larger: int = 1
-) -> tuple[Run, vocoder.Vocoder, Ema, Critics, tuple[torch.optim.Optimizer, ...], torch.optim.Optimizer]:
-    model, critics = vocoder.build(profile.vocoder).to(device), Critics().to(device)
-    ema = Ema(model, 0.998)
+def generator(
+    profile: Profile, device: torch.device, peak: float
+) -> tuple[vocoder.Vocoder, Ema, tuple[torch.optim.Muon, torch.optim.AdamW]]:
+    """An untrained vocoder, its average and its optimisers: Muon for the matrices of its blocks, AdamW for the rest."""
+    model = vocoder.build(profile.vocoder).to(device)
     matrices = [
         weight for block in model.backbone.convnext for weight in (block.pwconv1.weight, block.pwconv2.weight)
     ]
-    muon, adam = muon_and_adamw(matrices, model.parameters(), PEAK_RATE, BETAS)
+    return model, Ema(model, EMA_DECAY), muon_and_adamw(matrices, model.parameters(), peak, BETAS)
+
+
+def _parts(
+    profile: Profile, device: torch.device, larger: int = 1
+) -> tuple[Run, vocoder.Vocoder, Ema, Critics, tuple[torch.optim.Optimizer, ...], torch.optim.Optimizer]:
+    model, ema, (muon, adam) = generator(profile, device, PEAK_RATE)
+    critics = Critics().to(device)
     critic_adam = torch.optim.AdamW(
         critics.parameters(), lr=PEAK_RATE, betas=BETAS, weight_decay=1e-2, fused=True
     )
@@ -262,6 +280,6 @@ def _export(run: Run, profile: Profile, model: vocoder.Vocoder, ema: Ema) -> Non
     run.export(
         profile,
         ema.shadow,
-        data="the mini world, train split; quality on 64 utterances of the dev split (speakers never seen)",
+        data=DATA,
         quality={key: round(value, 4) for key, value in quality.items()},
     )
