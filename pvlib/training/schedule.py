@@ -54,7 +54,12 @@ class Schedule(Progress):
     def apply(self, *optimizers: torch.optim.Optimizer) -> float:
         """Set the rate of every group of the optimisers, and return it."""
         rate = self.rate()
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+        set_rate(rate, *optimizers)
         return rate
+
+
+def set_rate(rate: float, *optimizers: torch.optim.Optimizer) -> None:
+    """Set the rate of every group of the optimisers."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate

@@ -20,7 +20,7 @@ from pvlib.training import listening, machine, vocoder
 from pvlib.training.common import Run, TrainingError, autocast, chosen_device
 from pvlib.training.features import on_device, stretches
 from pvlib.training.redrawn import Redrawn, redrawn
-from pvlib.training.schedule import Progress
+from pvlib.training.schedule import Progress, set_rate
 from pvlib.world import corpus as world
 
 NAME, FOLDER = vocoder.NAME, "vocoder-redrawn"
@@ -61,8 +61,8 @@ def train(
     device = chosen_device(device)
     run, model, ema, optimizers, beginning = _parts(profile, device)
     _begin(run, beginning, profile)
-    crops = vocoder.Crops(world.open_split("train"), device)
-    pairs = Pairs(world.open_split("train"), redrawn(profile, device), device)
+    corpus = world.open_split("train")
+    crops, pairs = vocoder.Crops(corpus, device), Pairs(corpus, redrawn(profile, device), device)
     steps = beginning.step + STEPS if steps is None else steps
     progress = Progress(run, steps, minutes, first=beginning.step)
 
@@ -71,9 +71,7 @@ def train(
         true = crops.batch(TRUE_ROWS, rng)
         drawn, meant = pairs.batch(REDRAWN_ROWS, rng)
         rate = PEAK_RATE * (1 - progress.progress) * min(1.0, (run.step - beginning.step + 1) / WARMUP)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+        set_rate(rate, *optimizers)
         model.train()
         with autocast(device):
             made = model(torch.cat([audio.mel(true), drawn]))
