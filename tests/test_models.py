@@ -250,6 +250,57 @@ def test_present_missing_and_damaged_are_told_apart(cache):
     )
 
 
+def share(cache: Path, blob: Path) -> Path:
+    """Move a blob's content where recent clients keep it for all repositories, a link in its place.
+
+    Its name there is a hash of another kind, as long as a SHA-256.
+    """
+    name = hashlib.blake2b(blob.read_bytes(), digest_size=32).hexdigest()
+    kept = cache / "blobs" / name[:2] / name
+    kept.parent.mkdir(parents=True)
+    blob.rename(kept)
+    blob.symlink_to(os.path.relpath(kept, blob.parent))
+    return kept
+
+
+def test_a_blob_in_a_store_that_repositories_share(cache, monkeypatch):
+    monkeypatch.setitem(hub.REVISIONS, "some/small", COMMIT)
+    config, weights = lay_small(cache)
+    link = cache / "models--some--small" / "snapshots" / COMMIT / "model.safetensors"
+    kept = share(cache, weights)
+    assert link.resolve() == kept and hub.blob_of(link) == weights
+    assert models.check(SMALL).state == "present"
+    assert hub._fetch("some/small", "model.safetensors") == link
+    kept.write_bytes(TENSORS[:-1] + b"!")
+    found = models.check(SMALL)
+    assert (found.state, found.damaged) == ("damaged", ("model.safetensors",))
+    with pytest.raises(WeightsError, match=r"SHA-256; `pvlib models download` replaces it"):
+        hub._fetch("some/small", "model.safetensors")
+    models._forget(SMALL, "model.safetensors")
+    assert not (kept.exists() or weights.is_symlink() or link.is_symlink()) and config.exists()
+
+
+def test_a_cache_without_links(cache):
+    """As on file systems that have none: no name tells the hash, a known one still counts."""
+    folder = cache / "models--some--small" / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(TENSORS)
+    assert models.check(SMALL).state == "present"
+    known = replace(SMALL, sha256={"model.safetensors": hashlib.sha256(TENSORS).hexdigest()})
+    assert models.check(known).state == "present"
+    (folder / "model.safetensors").write_bytes(TENSORS[:-1] + b"!")
+    assert "does not match its SHA-256" in models.check(known).detail
+
+
+def test_a_small_file_that_differs_from_its_git_hash_is_not_read(cache, monkeypatch):
+    monkeypatch.setitem(hub.REVISIONS, "some/small", COMMIT)
+    config, _ = lay_small(cache)
+    config.write_bytes(b"[]")
+    with pytest.raises(WeightsError, match=r"config.json\) does not match its git hash; `pvlib models down"):
+        hub._fetch("some/small", "config.json")
+
+
 def test_a_pickle_is_opened_without_running_it(cache, tmp_path):
     class Bomb:
         def __reduce__(self):
