@@ -517,15 +517,21 @@ def whisper(folder: Path) -> Path:
     return folder
 
 
+def lay_whisper(cache: Path, folder: Path) -> Path:
+    """A tiny Whisper in the Hugging Face cache. Returns the folder that it was written to before."""
+    repository = PAPER.sources.recognizer
+    whisper(folder)
+    for file in hub.RECOGNIZER_FILES:
+        content = (folder / file).read_bytes() if (folder / file).exists() else b"{}"
+        lay(cache, repository, hub.REVISIONS[repository], file, content, large=file.endswith("safetensors"))
+    return folder
+
+
 def test_whisper_hears_in_english_and_greedily(cache, tmp_path):
     """Through the real loader, against the model's own likeliest letters after the prompt of English transcription."""
     from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizerFast
 
-    folder = whisper(tmp_path / "whisper")
-    repository = PAPER.sources.recognizer
-    for file in hub.RECOGNIZER_FILES:
-        content = (folder / file).read_bytes() if (folder / file).exists() else b"{}"
-        lay(cache, repository, hub.REVISIONS[repository], file, content, large=file.endswith("safetensors"))
+    folder = lay_whisper(cache, tmp_path / "whisper")
     ears = hub.load_recognizer(PAPER)
     noise = np.random.default_rng(0).normal(0, 0.1, 31 * 24_000).astype(np.float32)
     clips = [noise[:24_000], np.zeros(24_000, np.float32), noise[: 3 * 24_000]]
@@ -546,6 +552,31 @@ def test_whisper_hears_in_english_and_greedily(cache, tmp_path):
     assert isinstance(ears.transcribe([noise])[0], str)  # longer than its half minute
     with pytest.raises(audio.AudioError, match="not finite"):
         ears.transcribe([np.full(24_000, np.nan, np.float32)])
+
+
+def test_whisper_hears_long_sound_to_its_end_and_alone(cache, tmp_path):
+    """Beside short ones, which are heard as they are without it; against the model's own long-form decoding."""
+    from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizerFast
+
+    folder = lay_whisper(cache, tmp_path / "whisper")
+    ears = hub.load_recognizer(PAPER)
+    noise = np.random.default_rng(0).normal(0, 0.1, 70 * 24_000).astype(np.float32)
+    short = [noise[:24_000], noise[: 30 * 24_000], noise[: 3 * 24_000]]
+    alone = ears.transcribe(short)
+    heard = ears.transcribe([noise, short[0], short[1], noise[: 31 * 24_000], short[2]])
+    assert [heard[k] for k in (1, 2, 4)] == alone and all(alone)
+
+    model = WhisperForConditionalGeneration.from_pretrained(folder)
+    extract = WhisperFeatureExtractor(feature_size=80)
+    for clip, text in ((noise, heard[0]), (noise[: 31 * 24_000], heard[3])):
+        features = extract(
+            audio.resample(clip, 24_000, 16_000), sampling_rate=16_000, return_tensors="pt",
+            truncation=False, padding="longest", return_attention_mask=True,
+        )  # fmt: skip
+        said = model.generate(**features, language="english", task="transcribe", return_timestamps=True)
+        tokens = WhisperTokenizerFast.from_pretrained(folder)
+        assert text == tokens.decode(said[0], skip_special_tokens=True).strip()
+    assert len(heard[0]) > len(heard[3]) and ears.transcribe([]) == []
 
 
 def test_a_whisper_without_its_weights_is_named(cache, tmp_path):
