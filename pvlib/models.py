@@ -16,7 +16,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pvlib import hub
@@ -225,7 +224,7 @@ def check(model: Model, profile: Profile = PAPER) -> Finding:
         try:
             fitted = _FITS[model.part](profile, [there[file] for file in model.files])
         except WeightsError as error:
-            wrong[model.files[0]] = str(error)
+            wrong[model.files[0]] = str(error).removesuffix(f"; {hub.REPLACE}")
     if wrong:
         reasons = "; ".join(f"{file} {reason}" for file, reason in wrong.items())
         return Finding(model, "damaged", f"{reasons}; {hub.REPLACE}", tuple(wrong))
@@ -375,34 +374,17 @@ def _damage(model: Model, file: str, path: Path) -> str:
     if not pinned and (reason := hub.unlike_its_name(hub.blob_of(path))):
         return reason
     try:
-        _header(path)
+        hub.read_header(path)
     except WeightsError as error:
         return str(error)
     return ""
-
-
-def _header(path: Path) -> dict[str, Tensor]:
-    """Names and shapes of a weight file as tensors without content; {} for other files. Raises WeightsError."""
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-            return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-        if path.suffix in (".bin", ".ckpt", ".pt"):
-            state = torch.load(path, map_location="meta", weights_only=True)
-            return {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"is not a whole safetensors file ({error})") from error
-    except Exception as error:  # torch.load raises what pickle, zipfile and its own checks raise
-        raise WeightsError(f"is not a file of tensors ({str(error).splitlines()[0]})") from error
-    return {}
 
 
 def _fit_backbone(profile: Profile, paths: list[Path]) -> str:
     from pvlib import backbone
 
     weights, vocabulary = paths
-    state = hub.official_backbone_state(_header(weights))
+    state = hub.official_backbone_state(hub.read_header(weights))
     with torch.device("meta"):
         model = backbone.build(profile.backbone, hub.read_vocabulary(vocabulary)).cfm
     return _fitted(model, state, weights)
@@ -411,7 +393,7 @@ def _fit_backbone(profile: Profile, paths: list[Path]) -> str:
 def _fit_vocoder(profile: Profile, paths: list[Path]) -> str:
     from pvlib import vocoder
 
-    state = {k: v for k, v in _header(paths[0]).items() if not k.startswith("feature_extractor.")}
+    state = {k: v for k, v in hub.read_header(paths[0]).items() if not k.startswith("feature_extractor.")}
     with torch.device("meta"):
         model = vocoder.build(profile.vocoder)
     return _fitted(model, state, paths[0])
@@ -422,7 +404,7 @@ def _fit_speaker_encoder(profile: Profile, paths: list[Path]) -> str:
 
     with torch.device("meta"):
         model = speaker.build(profile.speaker_encoder).network
-    return _fitted(model, _header(paths[0]), paths[0])
+    return _fitted(model, hub.read_header(paths[0]), paths[0])
 
 
 def _fitted(model: torch.nn.Module, state: dict[str, Tensor], path: Path) -> str:
