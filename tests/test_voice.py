@@ -413,6 +413,12 @@ def test_load_without_weights(tmp_path, monkeypatch):
         ("(so-called) “friends”", "so-called friends"),
         ("3rd, 12th, 21st and 100th", "third, twelfth, twenty-first and one hundredth"),
         ("$1, $2.50 and 50%", "one dollar, two point five zero dollars and fifty percent"),
+        (
+            "the 1,000th and the 21,345TH",
+            "the one thousandth and the twenty-one thousand three hundred forty-fifth",
+        ),
+        ("1,000,002nd, 2,000 times", "one zero zero zero zero zero second, two thousand times"),
+        ("lines 4, 5th", "lines four, fifth"),
         ("1,234 & 0", "one thousand two hundred thirty-four and zero"),
         ("007 or 12345678", "zero zero seven or one two three four five six seven eight"),
     ],
