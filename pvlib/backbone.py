@@ -27,7 +27,7 @@ from pvlib import alignment, attention, ceag, config, retired
 from pvlib.audio import HOP_LENGTH, N_FFT, N_MELS, SAMPLE_RATE, WIN_LENGTH
 from pvlib.convolution import depthwise
 from pvlib.durations import DurationPredictor
-from pvlib.text import MARKS_BEHIND
+from pvlib.text import MARKS_BEHIND, TextError
 
 BOUNDARY_SECONDS = 0.12  # the mark between reference and generated text sounds this long
 FILLER = -1
@@ -169,15 +169,43 @@ class CompanionCFM(CFM):
         """How many tokens hold so many frames."""
         return -(-frames // self.stack)
 
+    def check_length(self, letters: int, tokens: int, name: str) -> None:
+        """Refuse a row that goes beyond the 8,192 positions that the text encoder counts.
+
+        letters: of the reference's text and the new one; tokens: of both sounds; name: of the text, for the message.
+        The official encoder fills the text up to the tokens and counts those (87 s); an aligned one counts letters.
+        Raises TextError.
+        """
+        embedding = self.transformer.text_embed
+        most = getattr(embedding, "precompute_max_pos", math.inf)  # without convolutions nothing is counted
+        if isinstance(embedding, AlignedTextEmbedding):
+            long, have, take = letters > most, f"{letters:,} letters", f"{most:,}"
+        else:
+            have, take = (f"{n * self.stack * HOP_LENGTH / SAMPLE_RATE:.1f} s" for n in (tokens, most))
+            long = tokens > most
+        if long:
+            raise TextError(
+                f"{name}: {have} together with the reference, and the backbone takes at most {take}; split the text, "
+                "or take a reference that says more in its time"
+            )
+
     def whole_tokens(self, frames: int | Tensor) -> int | Tensor:
         """How many tokens so many frames fill: as many of a reference are given, since half a token cannot be made."""
         return frames // self.stack
 
     @torch.no_grad()
     def sample(self, cond: Tensor, text, duration: int | Tensor, *, lens: Tensor | None = None, **options):
-        """The official `CFM.sample`: cond (b, samples) or (b, m, 100), durations in mel frames."""
+        """The official `CFM.sample`: cond (b, samples) or (b, m, 100), durations in mel frames.
+
+        Raises TextError on a row that is too long (`check_length`).
+        """
         if cond.ndim == 2:
             cond = self.mel_spec(cond).transpose(1, 2)
+        durations = torch.as_tensor(duration).expand(len(cond)).tolist()
+        for row, frames in zip(text, durations, strict=True):
+            letters = int((row >= 0).sum()) if torch.is_tensor(row) else len(row)
+            name = "the text" if torch.is_tensor(row) else repr("".join(row)[:40])
+            self.check_length(letters, max(self.tokens(frames), letters + 1), name)
         if self.stack == 1:
             return super().sample(cond, text, duration, lens=lens, **options)
         b, m, _ = cond.shape
@@ -341,7 +369,8 @@ class Backbone(nn.Module):
         steps: Euler steps (NFE); 5, 6, 7, 10, 12 and 16 take the official pruned time grid. sway_coef: sway
         sampling, None for an even grid. integrator: changes of the step, by default none. guidance: entropy guidance,
         each row by its `ceag_lambda`, by default none. progress(done, steps) is called after each step.
-        Raises ValueError on an item whose frames do not exceed its reference.
+        Raises ValueError on an item whose frames do not exceed its reference, TextError on one that is too long
+        (`CompanionCFM.check_length`).
         """
         if not items:
             return []
@@ -350,6 +379,8 @@ class Backbone(nn.Module):
                 raise ValueError(
                     f"{item.frames} frames for {item.text!r} leave nothing to say after the reference"
                 )
+            letters = len(item.reference_text + item.text)
+            self.cfm.check_length(letters, self.cfm.tokens(item.frames), repr(item.text[:40]))
         device, cfm = self.device, self.cfm
         lengths = torch.tensor([cfm.tokens(item.frames) for item in items], device=device)
         known = torch.tensor([cfm.whole_tokens(item.mel.shape[0]) for item in items], device=device)

@@ -494,6 +494,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
             rows = study.evaluate(profile, own, arguments.samples, manifest=one, ranks=ranks)
             if ranks is None or ranks.first:
                 _show_rows(rows, arguments.json)
+                if arguments.recordings is not None:
+                    _show_failures(rows)
 
 
 def _evaluate_notebooks(arguments: argparse.Namespace, profile: Profile) -> None:
@@ -530,6 +532,16 @@ def _show_rows(rows: pd.DataFrame, as_json: bool) -> None:
         print(rows.to_json(orient="records", lines=True).strip())
     else:
         print(tables.markdown(tables.key_results(rows)))
+
+
+def _show_failures(rows: pd.DataFrame) -> None:
+    """For each voice that a system could not say everything in, how much of it and the first reason."""
+    for (system, voice), own in rows.groupby(["system", "speaker"], sort=False):
+        errors = [error for error in own["error"] if error]
+        if errors:
+            print(
+                f"pvlib: {system}, {voice}: {len(errors)} of {len(own)} failed: {errors[0]}", file=sys.stderr
+            )
 
 
 def _launched(jobs: int = 1) -> bool:

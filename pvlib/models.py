@@ -9,7 +9,6 @@ mean to the Hugging Face client.
 from __future__ import annotations
 
 import errno
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pvlib import hub
@@ -226,10 +224,10 @@ def check(model: Model, profile: Profile = PAPER) -> Finding:
         try:
             fitted = _FITS[model.part](profile, [there[file] for file in model.files])
         except WeightsError as error:
-            wrong[model.files[0]] = str(error)
+            wrong[model.files[0]] = str(error).removesuffix(f"; {hub.REPLACE}")
     if wrong:
         reasons = "; ".join(f"{file} {reason}" for file, reason in wrong.items())
-        return Finding(model, "damaged", f"{reasons}; `pvlib models download` replaces it", tuple(wrong))
+        return Finding(model, "damaged", f"{reasons}; {hub.REPLACE}", tuple(wrong))
     if absent := [file for file in model.files if file not in there]:
         shown = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
         return Finding(model, "missing", shown if there else "nothing of it is here")
@@ -330,9 +328,9 @@ def _blobs(model: Model) -> Path:
 
 
 def _forget(model: Model, file: str) -> None:
-    """Take a damaged file out of the cache: its link and what it points to."""
+    """Take a damaged file out of the cache: its link, its blob, and what that points to where stores are shared."""
     if path := find(model, file):
-        for each in {path.resolve(), path}:
+        for each in {path.resolve(), hub.blob_of(path), path}:
             each.unlink(missing_ok=True)
 
 
@@ -370,47 +368,23 @@ def _explain(model: Model, file: str, error: Exception) -> str:
 
 def _damage(model: Model, file: str, path: Path) -> str:
     """What is wrong with one file, or "". A file without a published hash is held against its name in the cache."""
-    blob = path.resolve()
-    named = blob.name if re.fullmatch(r"[0-9a-f]{64}", blob.name) else ""
-    if reason := damage(path, model.sha256.get(file, named), model.sizes.get(file, 0)):
+    pinned = model.sha256.get(file, "")
+    if reason := damage(path, pinned, model.sizes.get(file, 0)):
         return reason
-    if re.fullmatch(r"[0-9a-f]{40}", blob.name) and _git_hash(path) != blob.name:
-        return "does not match its git hash"
+    if not pinned and (reason := hub.unlike_its_name(hub.blob_of(path))):
+        return reason
     try:
-        _header(path)
+        hub.read_header(path)
     except WeightsError as error:
         return str(error)
     return ""
-
-
-def _git_hash(path: Path) -> str:
-    """The name git gives a file's content, and the hub to files that are no weights."""
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-
-
-def _header(path: Path) -> dict[str, Tensor]:
-    """Names and shapes of a weight file as tensors without content; {} for other files. Raises WeightsError."""
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-            return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-        if path.suffix in (".bin", ".ckpt", ".pt"):
-            state = torch.load(path, map_location="meta", weights_only=True)
-            return {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"is not a whole safetensors file ({error})") from error
-    except Exception as error:  # torch.load raises what pickle, zipfile and its own checks raise
-        raise WeightsError(f"is not a file of tensors ({str(error).splitlines()[0]})") from error
-    return {}
 
 
 def _fit_backbone(profile: Profile, paths: list[Path]) -> str:
     from pvlib import backbone
 
     weights, vocabulary = paths
-    state = hub.official_backbone_state(_header(weights))
+    state = hub.official_backbone_state(hub.read_header(weights))
     with torch.device("meta"):
         model = backbone.build(profile.backbone, hub.read_vocabulary(vocabulary)).cfm
     return _fitted(model, state, weights)
@@ -419,7 +393,7 @@ def _fit_backbone(profile: Profile, paths: list[Path]) -> str:
 def _fit_vocoder(profile: Profile, paths: list[Path]) -> str:
     from pvlib import vocoder
 
-    state = {k: v for k, v in _header(paths[0]).items() if not k.startswith("feature_extractor.")}
+    state = {k: v for k, v in hub.read_header(paths[0]).items() if not k.startswith("feature_extractor.")}
     with torch.device("meta"):
         model = vocoder.build(profile.vocoder)
     return _fitted(model, state, paths[0])
@@ -430,7 +404,7 @@ def _fit_speaker_encoder(profile: Profile, paths: list[Path]) -> str:
 
     with torch.device("meta"):
         model = speaker.build(profile.speaker_encoder).network
-    return _fitted(model, _header(paths[0]), paths[0])
+    return _fitted(model, hub.read_header(paths[0]), paths[0])
 
 
 def _fitted(model: torch.nn.Module, state: dict[str, Tensor], path: Path) -> str:

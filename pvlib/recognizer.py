@@ -22,6 +22,7 @@ OUTPUTS_PER_STEP = 2  # CTC frames that one step emits, so that fast speech keep
 MAX_BATCH_FRAMES = 24_000  # padded mel frames of one forward pass when transcribing
 WHISPER_RATE = 16_000
 WHISPER_SECONDS = 30  # longer sound needs Whisper's long-form decoding
+WHISPER_BATCH = 8
 
 
 def normalise(text: str, alphabet: str) -> str:
@@ -191,19 +192,30 @@ class WhisperRecognizer:
         )
 
     def transcribe(self, waves: list[np.ndarray]) -> list[str]:
-        """Text of each waveform (24 kHz), in order, with Whisper's own case and punctuation."""
-        inputs = []
+        """Text of each waveform (24 kHz), in order, with Whisper's own case and punctuation.
+
+        Sound of up to 30 s is read 8 at a time. Longer sound is read alone, window after window as far as the
+        timestamps of the one before reach, since its features are as long as it is.
+        Raises AudioError, naming the position, on a waveform that is not finite or not one-dimensional.
+        """
+        sounds = []
         for k, wave in enumerate(waves):
             wave = audio.resample(_usable(wave, k).numpy(), SAMPLE_RATE, WHISPER_RATE)
-            inputs.append({"raw": wave, "sampling_rate": WHISPER_RATE})
-        long = any(len(item["raw"]) > WHISPER_SECONDS * WHISPER_RATE for item in inputs)
-        results = self.pipeline(
-            inputs,
-            batch_size=8,
-            return_timestamps=long,
-            generate_kwargs={"language": "english", "task": "transcribe", "num_beams": 1},
-        )
-        return [result["text"].strip() for result in results]
+            sounds.append({"raw": wave, "sampling_rate": WHISPER_RATE})
+        long = [k for k, sound in enumerate(sounds) if len(sound["raw"]) > WHISPER_SECONDS * WHISPER_RATE]
+        short = [k for k in range(len(sounds)) if k not in long]
+        texts = [""] * len(sounds)
+        for batch, timestamps in [(short, False), *(([k], True) for k in long)]:
+            if batch:
+                results = self.pipeline(
+                    [sounds[k] for k in batch],
+                    batch_size=WHISPER_BATCH,
+                    return_timestamps=timestamps,
+                    generate_kwargs={"language": "english", "task": "transcribe", "num_beams": 1},
+                )
+                for k, result in zip(batch, results, strict=True):
+                    texts[k] = result["text"].strip()
+        return texts
 
 
 def standardise(mel: Tensor, lengths: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ _MUTE = '"()[]{}<>*_#|/\\~^`•·'  # marks without a sound: dropped without a w
 
 _NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
 _MONEY = re.compile(rf"([$€£])\s?({_NUMBER})")
-_ORDINAL = re.compile(r"\b(\d{1,6})(?:st|nd|rd|th)\b", re.IGNORECASE)
+_ORDINAL = re.compile(r"\b(\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", re.IGNORECASE)
 _NUMBERS = re.compile(_NUMBER)
 
 
@@ -94,12 +94,12 @@ def number_words(number: int) -> str:
 
 
 def spell_numbers(text: str) -> str:
-    """Digits in English words: "3rd" third, "2.5" two point five, "$5" five dollars.
+    """Digits in English words: "3rd" third, "1,000th" one thousandth, "2.5" two point five, "$5" five dollars.
 
     Numbers beyond 999,999 and those with leading zeros are read digit by digit.
     """
     text = _MONEY.sub(_money_words, text)
-    text = _ORDINAL.sub(lambda match: f" {_ordinal_words(int(match[1]))} ", text)
+    text = _ORDINAL.sub(lambda match: f" {_ordinal_words(match[1])} ", text)
     return _NUMBERS.sub(lambda match: f" {_numeral_words(match[0])} ", text)
 
 
@@ -180,8 +180,10 @@ def _money_words(match: re.Match[str]) -> str:
     return f" {_numeral_words(match[2])} {one if match[2] == '1' else many} "
 
 
-def _ordinal_words(number: int) -> str:
-    head, separator, last = re.fullmatch(r"(?:(.*)([ -]))?(\w+)", number_words(number)).groups(default="")
+def _ordinal_words(numeral: str) -> str:
+    digits = numeral.replace(",", "")
+    words = number_words(int(digits)) if len(digits) <= 6 else _digit_words(digits)
+    head, separator, last = re.fullmatch(r"(?:(.*)([ -]))?(\w+)", words).groups(default="")
     if last in _ORDINALS:
         last = _ORDINALS[last]
     else:

@@ -269,9 +269,10 @@ class PersonaVoice:
     # Out: speech
 
     def plan(self, job: Job, generated_frames: int | None = None) -> list[laag.Chunk]:
-        """How a job's text will be cut, timed and guided, without sampling it. Raises TextError, PersonaError.
+        """How a job's text will be cut, timed and guided, without sampling it.
 
         Where FiLM acts, persona and emotion say how fast: a chunk lasts so many times as long as without them.
+        Raises TextError, also on a chunk that is longer than the backbone takes, and PersonaError.
         """
         known = len(job.reference.wave) // HOP_LENGTH
         chunks = laag.plan(
@@ -283,11 +284,16 @@ class PersonaVoice:
             generated_frames=generated_frames,
             seconds_of=self._seconds_of(),
         )
-        if self.adapters is None or generated_frames is not None or not (chunks[0].film and job.asks):
-            return chunks
-        with torch.no_grad():
-            stretch = float(self.adapters.stretch(self._conditions([job])))
-        return [replace(c, frames=known + max(1, round((c.frames - known) * stretch))) for c in chunks]
+        if self.adapters is not None and generated_frames is None and chunks[0].film and job.asks:
+            with torch.no_grad():
+                stretch = float(self.adapters.stretch(self._conditions([job])))
+            chunks = [replace(c, frames=known + max(1, round((c.frames - known) * stretch))) for c in chunks]
+        cfm = self.backbone.cfm
+        for c in chunks:
+            cfm.check_length(
+                len(job.reference.text + c.text), cfm.tokens(c.frames), repr(c.text.strip()[:40])
+            )
+        return chunks
 
     def _seconds_of(self) -> Callable[[str], float] | None:
         """What tells the expected seconds of a text; None: the official formula does without."""

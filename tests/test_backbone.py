@@ -9,6 +9,7 @@ from f5_tts.model.modules import AttnProcessor, DiTBlock
 
 from pvlib import backbone, ceag, config
 from pvlib.attention import RowAttention, row_by_row
+from pvlib.text import TextError
 
 CASES = [(c, s, p) for c in ("durations", "average", "padded") for s in (1, 2) for p in (True, False)]
 
@@ -56,6 +57,30 @@ def test_a_batch_equals_its_rows(conditioning, stack, skip):
         assert together.shape == (row.frames, 100)
         tolerance = 1e-3 if conditioning == "padded" else 2e-5  # the official text encoder lets padding in
         torch.testing.assert_close(together, alone, atol=tolerance, rtol=0)
+
+
+def test_a_row_beyond_the_positions_of_the_text_encoder_is_refused():
+    model = tiny("padded", 1, skip=False)
+    text = model.encode(["the cat sat"])
+    assert model.transformer.text_embed(text, seq_len=8192).shape[1] == 8192
+    with pytest.raises(RuntimeError):
+        model.transformer.text_embed(text, seq_len=8193)
+    refused = (
+        r"'the cat sat on it': 87\.4 s together with the reference.* at most 87\.4 s; split the text, or take"
+    )
+    with pytest.raises(TextError, match=refused):
+        model.sample([item(frames=8193)], steps=2)
+    with pytest.raises(TextError, match=r"hello wor\. the cat sat on it': 96\.0 s together"):
+        model.cfm.sample(item().mel[None], ["hello wor. the cat sat on it"], 9000, steps=2)
+    model.cfm.check_length(20, 8192, "it fits")
+    tiny("padded", 2).cfm.check_length(20, 8192, "twice as long fits in tokens of two frames")
+
+
+def test_an_aligned_row_may_last_but_its_letters_are_counted():
+    model = tiny("durations", 2)
+    model.cfm.check_length(20, 9000, "it lasts")
+    with pytest.raises(TextError, match=r"aaa': 8,201 letters together with the reference.* at most 8,192;"):
+        model.sample([item(text="a" * 8190)], steps=2)
 
 
 def test_the_skip_subtracts_the_input_from_each_half():

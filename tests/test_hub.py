@@ -9,7 +9,7 @@ from importlib.resources import files
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from tiny import TINY
 
 from pvlib import backbone, hub, paths, recognizer, speaker, vocoder
@@ -246,6 +246,38 @@ def test_code_in_a_pickle_is_not_run(cache):
         hub.load_vocoder(OFFICIAL)
 
 
+def test_damaged_official_files_are_named_with_the_remedy(cache):
+    """One line each, the file and `pvlib models download` in it."""
+    (cache / "F5TTS_v1_Base").mkdir()
+    for name, file, content, complaint in (
+        ("backbone", hub.BACKBONE_VOCABULARY, b"<html>", "is not a vocabulary"),
+        ("backbone", hub.BACKBONE_VOCABULARY, b"\xff\xfe", "cannot be read as a vocabulary"),
+        ("backbone", hub.BACKBONE_VOCABULARY, b" \na\n", ""),
+        ("backbone", hub.BACKBONE_WEIGHTS, b"half", "is not a safetensors file"),
+        ("backbone", hub.BACKBONE_WEIGHTS, save({"a": torch.ones(1)}), "holds 1 entries instead of 364"),
+        ("vocoder", hub.VOCODER_WEIGHTS, b"half", "is not a file of tensors"),
+        ("speaker_encoder", hub.SPEAKER_ENCODER_WEIGHTS, b"", "is not a file of tensors"),
+    ):
+        (cache / file).write_bytes(content)
+        if complaint:
+            with pytest.raises(WeightsError) as caught:
+                getattr(hub, f"load_{name}")(OFFICIAL)
+            message = str(caught.value)
+            assert file in message and complaint in message and "\n" not in message, message
+            assert "`pvlib models download`" in message and "git checkout" not in message
+
+
+def test_official_weights_of_another_shape_are_not_told_to_be_the_commits(cache):
+    state = tiny("vocoder").state_dict()
+    state["surplus"] = torch.ones(1)
+    torch.save(state, cache / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match=r"1 unexpected \['surplus'\].*`pvlib models download`"):
+        hub.load_vocoder(OFFICIAL)
+    torch.save([torch.ones(1)], cache / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match=r"is not a file of tensors.*`pvlib models download`"):
+        hub.load_vocoder(OFFICIAL)
+
+
 @pytest.mark.parametrize("name", hub.NAMES)
 def test_offline_and_without_a_cache_the_error_says_what_to_do(tmp_path, monkeypatch, name):
     from huggingface_hub import constants
@@ -257,6 +289,7 @@ def test_offline_and_without_a_cache_the_error_says_what_to_do(tmp_path, monkeyp
         getattr(hub, f"load_{name}")(OFFICIAL)
     message = str(caught.value)
     assert "\n" not in message and repository in message and "HF_HOME" in message and "`mini`" in message
+    assert "`pvlib models download`" in message
 
 
 def test_a_damaged_download_is_noticed(tmp_path, monkeypatch):

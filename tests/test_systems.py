@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from babble import babble
+from tiny import TINY
 
-from pvlib import audio, hub, paths, systems
+from pvlib import audio, backbone, hub, paths, systems
 from pvlib.config import MINI, ConfigError
 from pvlib.systems import f5, fingerprint, personavoice
 from pvlib.systems.base import Request, Result, System, failure, result
@@ -323,6 +324,23 @@ def test_an_empty_transcript_goes_the_official_way(f5_system, request_of):
     system, cfm = f5_system("f5-official", recognizer=Deaf())
     (made,) = system.synthesise([request_of("A small lamp.")])
     assert cfm.asked[0].text.startswith(".") and made.wave is not None
+
+
+def test_a_text_too_long_for_the_backbone_is_one_failed_row(f5_system, request_of):
+    """Nothing is heard in the clip, so the official formula stretches a long sentence beyond all bounds."""
+
+    class Deaf:
+        def transcribe(self, waves):
+            return ["" for _ in waves]
+
+    settings = replace(TINY.backbone, text_conditioning="padded", stack=1, input_skip=False)
+    model = backbone.build(settings).eval()
+    system, _ = f5_system("f5-official", backbone=model, recognizer=Deaf())
+    bad, good = system.synthesise(
+        [request_of("a lamp " * 40, name="bad"), request_of("A lamp.", name="good")]
+    )
+    assert bad.error.startswith("TextError: ") and "together with the reference" in bad.error
+    assert bad.wave is None and good.wave is not None
 
 
 # PersonaVoice behind the protocol

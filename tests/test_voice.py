@@ -102,6 +102,20 @@ def test_a_seed_repeats_and_another_differs(voice, reference):
     )  # the lead trim may leave waves of unequal length
 
 
+def test_a_text_beyond_what_the_official_backbone_takes_is_told_and_the_others_are_said(models, reference):
+    """At the rate of a clip in which next to nothing is said, as the official length formula has it."""
+    settings = replace(TINY.backbone, text_conditioning="padded", stack=1, input_skip=False)
+    profile = replace(TINY, inference=replace(TINY.inference, letter_durations=False))
+    official = PersonaVoice(profile, backbone.build(settings).eval(), models[1], Recogniser("a"), Encoder())
+    slow = official.reference(babble(6.0))
+    jobs = [Job(reference, "good day"), Job(slow, LONG), Job(reference, "good night")]
+    day, long, night = official.synthesise(jobs, errors="return")
+    assert len(day.wave) and len(night.wave) and isinstance(long, TextError)
+    assert "'the river keeps its secrets" in str(long) and "a reference that says more" in str(long)
+    with pytest.raises(TextError, match=r"at most 87\.4 s; split the text"):
+        official.synthesise(jobs)
+
+
 def test_a_job_does_not_depend_on_its_company(voice, reference):
     jobs = [Job(reference, "a quiet word or two", 3), Job(reference, LONG, 4), Job(reference, "no", 5)]
     together = voice.synthesise(jobs)
@@ -399,6 +413,12 @@ def test_load_without_weights(tmp_path, monkeypatch):
         ("(so-called) “friends”", "so-called friends"),
         ("3rd, 12th, 21st and 100th", "third, twelfth, twenty-first and one hundredth"),
         ("$1, $2.50 and 50%", "one dollar, two point five zero dollars and fifty percent"),
+        (
+            "the 1,000th and the 21,345TH",
+            "the one thousandth and the twenty-one thousand three hundred forty-fifth",
+        ),
+        ("1,000,002nd, 2,000 times", "one zero zero zero zero zero second, two thousand times"),
+        ("lines 4, 5th", "lines four, fifth"),
         ("1,234 & 0", "one thousand two hundred thirty-four and zero"),
         ("007 or 12345678", "zero zero seven or one two three four five six seven eight"),
     ],

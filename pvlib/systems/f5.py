@@ -121,7 +121,10 @@ class F5Official:
             reference_text = closed(normalise(transcript, vocabulary, "the transcript") if transcript else "")
         except TextError as error:
             return failure(error, transcript)
-        wave = self.infer(self.reference(request), reference_text, text, request.seed)
+        try:
+            wave = self.infer(self.reference(request), reference_text, text, request.seed)
+        except TextError as error:  # too long for the backbone
+            return failure(error, reference_text)
         return result(wave, reference_text, time.perf_counter() - start)
 
     def infer(self, clip: tuple[np.ndarray, int], reference_text: str, text: str, seed: int) -> np.ndarray:
@@ -130,6 +133,7 @@ class F5Official:
         The official function hands its chunks to a thread pool that draws from one random generator in any order, so a
         seed would not repeat a long text. Here it gets one chunk at a time, in order, and the chunks are joined by the
         same cross-fade. The caller's random state is left alone.
+        Raises TextError on a chunk that is longer than the backbone takes.
         """
         samples, rate = clip
         inference = self.profile.inference
