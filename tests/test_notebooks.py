@@ -507,6 +507,14 @@ def test_sentences_follow_the_rows(rows):
     )
 
 
+def test_real_time_factors_are_written_in_full_on_the_axis():
+    grid = pd.DataFrame({"steps": [4, 8, 16], "cfg_strength": 2.0, "rtf": [0.05, 0.1, 0.4]})
+    for metric in ("wer", "secs"):
+        grid = grid.assign(**{metric: 0.2, f"{metric}_low": 0.1, f"{metric}_high": 0.3})
+    axis = plots.speed(grid).axes[0].xaxis
+    assert axis.get_major_formatter()(0.0625) == "0.0625"
+
+
 def test_examples_are_chosen_by_rule(rows):
     own = rows[(rows["system"] == "personavoice") & (rows["bucket"] == "long")].sort_values("wer")
     assert examples.median(rows, "personavoice") == own["utterance"].iloc[14]

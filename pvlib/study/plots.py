@@ -245,7 +245,7 @@ def speed(sweep: pd.DataFrame, metrics: tuple[str, ...] = ("wer", "secs"), secs:
     for ax, metric in zip(axes, metrics, strict=True):
         _sweep(ax, sweep, "rtf", metric, bars=True)
         ax.set_xscale("log", base=2)
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.set(xlabel=label("rtf"), ylabel={"wer": label("wer_capped"), "secs": secs}.get(metric, metric))
         ax.axvline(1.0, color="#999999", lw=0.8, ls="--")
     axes[0].legend(fontsize=8)
