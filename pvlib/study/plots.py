@@ -291,7 +291,8 @@ def cost(points: pd.DataFrame, secs: str = "SECS") -> Figure:
 def full_size(table: pd.DataFrame) -> Figure:
     """Real-time factors of the full-size model (logarithmic) against steps: machines below, batches beside each other.
 
-    table: of `full_size.overview`. Filled: the companion; open: the official function. Without a line it says so.
+    table: of `full_size.overview`. Filled: the companion; open: the official function. A panel without a line, or the
+    whole figure, says so.
     """
     if table.empty:
         figure = Figure(figsize=(5, 1.2))
@@ -305,6 +306,8 @@ def full_size(table: pd.DataFrame) -> Figure:
     for (row, processor), (column, batch) in itertools.product(enumerate(machines), enumerate(batches)):
         ax = axes[row, column]
         own = table[(table["machine"] == processor) & (table["batch"] == batch)]
+        if own.empty:
+            ax.text(0.5, 0.5, "not measured", ha="center", color="#5f5f5f", transform=ax.transAxes)
         for dtype, lines in own.groupby("dtype"):
             colour, marker = PRECISIONS[dtype]
             lines = lines.sort_values("nfe", ascending=False)
