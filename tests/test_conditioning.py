@@ -13,7 +13,7 @@ from tiny import TINY, Encoder, Recogniser
 
 from pvlib import backbone, config, vocoder
 from pvlib.adapters import Adapters
-from pvlib.audio import SAMPLE_RATE
+from pvlib.audio import SAMPLE_RATE, AudioError
 from pvlib.study import conditioning, prosody
 from pvlib.systems.base import Request
 from pvlib.voice import PersonaVoice
@@ -189,6 +189,18 @@ def test_without_weights_everything_is_empty_and_says_how_to_train(tmp_path, mon
 
 def test_a_share_is_spoken_of_a_complete_study_and_two_of_another():
     assert [conditioning.size("mini", n) for n in (1, 40, 200)] == [1, 2, 20]
+
+
+def test_a_clip_that_cannot_be_cloned_is_no_request():
+    class Deaf:
+        def reference(self, clip, name):
+            if name != f"the clip of {names[0]}":
+                return
+            raise AudioError("nobody speaks")
+
+    names = [request.utterance for request in conditioning.requests("mini", 3, 42, "short")]
+    found = conditioning.requests("mini", 2, 42, "short", pipeline=Deaf())
+    assert [request.utterance for request in found] == names[1:]
 
 
 def test_an_error_rate_that_few_utterances_cannot_give_is_not_told_as_a_number():

@@ -156,6 +156,8 @@ def test_tables_pictures_and_sentences_of_made_up_cuts(tmp_path):
     table = front_end.kept_table(words, margin)
     assert table.loc["Silero", "/s/ at the start"] == pytest.approx(0.31)
     assert table.loc["energy", "/f/ at the start"] == 1
+    sides = [name.partition(" at the ")[2].split(" (")[0] for name in table]
+    assert sides == ["start", "start", "end", "end", "start", "end"]  # shares, then noise
     beside = front_end.beside_network(words, margin).set_index(["detector", "side"])
     assert beside.loc[("energy", "start"), "difference"] == pytest.approx(0.31 - 1)
     assert beside.loc[("WebRTC 3", "end"), "difference"] == 0

@@ -158,6 +158,10 @@ def test_a_precision_has_one_colour_on_every_machine_and_all_are_in_the_legend()
         for line in ax.lines:
             colours.setdefault(line.get_label().split(", ")[1], set()).add(line.get_color())
     assert all(len(own) == 1 for own in colours.values()) and len(set.union(*colours.values())) == 3
+    assert not any(ax.texts for ax in figure.axes)
+    more = pd.concat([table, table.iloc[:1].assign(batch=16)])  # which machine b has not
+    (empty,) = (ax for ax in plots.full_size(more).axes if ax.texts)
+    assert empty.texts[0].get_text() == "not measured" and not empty.lines
     told = [text.get_text() for text in figure.legends[0].get_texts()]
     assert told == [f"{side}, {dtype}" for side in full_size.SIDES for dtype in ("fp32", "bf16", "fp16")]
 

@@ -20,7 +20,7 @@ import soundfile
 import torch
 
 from pvlib import paths
-from pvlib.audio import SAMPLE_RATE
+from pvlib.audio import SAMPLE_RATE, AudioError
 from pvlib.ceag import AttentionMaps
 from pvlib.config import MINI, PAPER
 from pvlib.study import (
@@ -37,7 +37,9 @@ from pvlib.study import (
     reproduce,
     sweeps,
 )
+from pvlib.study import manifest as manifests
 from pvlib.study.measure import measure
+from pvlib.text import TextError
 
 FILES = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 SAMPLES = 4
@@ -505,6 +507,14 @@ def test_sentences_follow_the_rows(rows):
     )
 
 
+def test_real_time_factors_are_written_in_full_on_the_axis():
+    grid = pd.DataFrame({"steps": [4, 8, 16], "cfg_strength": 2.0, "rtf": [0.05, 0.1, 0.4]})
+    for metric in ("wer", "secs"):
+        grid = grid.assign(**{metric: 0.2, f"{metric}_low": 0.1, f"{metric}_high": 0.3})
+    axis = plots.speed(grid).axes[0].xaxis
+    assert axis.get_major_formatter()(0.0625) == "0.0625"
+
+
 def test_examples_are_chosen_by_rule(rows):
     own = rows[(rows["system"] == "personavoice") & (rows["bucket"] == "long")].sort_values("wer")
     assert examples.median(rows, "personavoice") == own["utterance"].iloc[14]
@@ -512,6 +522,36 @@ def test_examples_are_chosen_by_rule(rows):
     assert list(worst["wer"]) == [1.0, 1.0, 1.0] and list(worst["utterance"]) == ["u01", "u03", "u05"]
     with pytest.raises(ValueError, match="take more samples"):
         examples.median(rows[rows["bucket"] != "long"], "personavoice")
+
+
+class Listener:
+    """Refuses the clips of some utterances, as the pipeline does where nobody speaks or no word is heard."""
+
+    def __init__(self, refusals: dict[str, Exception]):
+        self.refusals, self.asked = refusals, []
+
+    def reference(self, clip, name):
+        utterance = name.removeprefix("the clip of ")
+        self.asked.append(utterance)
+        if utterance in self.refusals:
+            raise self.refusals[utterance]
+
+
+def test_an_example_that_cannot_be_cloned_is_passed_over():
+    whole = manifests.read("mini-test")
+    rows = whole.sample(5, seed=42)
+    names = list(rows["utterance"])
+    listener = Listener({names[0]: AudioError("nobody speaks"), names[2]: TextError("no words")})
+    found = examples.speakable(listener, whole, rows, 2)
+    assert [request.utterance for request in found] == [names[1], names[3]]
+    assert listener.asked == names[:4]  # no clip is tried that is not needed
+    assert [request.utterance for request in examples.speakable(None, whole, rows, 2)] == names[:2]
+    assert len(examples.speakable(listener, whole, rows, 9)) == 3  # all that there are
+    assert examples.speakable(listener, whole, rows.head(0), 2) == []
+    with pytest.raises(AudioError, match="nobody speaks"):
+        examples.speakable(listener, whole, rows.head(1), 2)
+    with pytest.raises(ZeroDivisionError):  # a fault of another kind is no matter of the clip
+        examples.speakable(Listener({names[0]: ZeroDivisionError()}), whole, rows, 2)
 
 
 def test_a_player_holds_the_sound_that_it_was_given():

@@ -250,6 +250,9 @@ def test_what_is_left_for_wavernn_is_drawn_below_the_sound(tmp_path):
     np.testing.assert_allclose(truth.get_ydata() - foretold.get_ydata(), left.get_ydata(), atol=1e-6)
     quieter = 10 * np.log10(np.mean(truth.get_ydata() ** 2) / np.mean(left.get_ydata() ** 2))
     assert f"{quieter:.0f} dB quieter" in below.get_title() and quieter > 6
+    assert "amplitude" in figure.get_supylabel()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["true samples", "foretold"]
+    assert above.get_legend() is None  # which would lie on the curve
     assert np.abs(truth.get_ydata()).max() > 0.05  # of the speech, not of the silence around it
     assert drawn(figure, tmp_path) > 5000
     with pytest.raises(ValueError, match="700 samples is too short for a picture of 40 ms"):
@@ -285,4 +288,10 @@ def test_monotone_speech_is_told_from_lively_speech(request_of):
     table = three_networks.prosody_table(three_networks.Spoken(requests, results, {}))
     assert (table["pitch"] < table["true pitch"]).all() and len(table) == 3
     assert "**less** than the truth" in three_networks.prosody(table, "")
+    halved = table.assign(seconds=table["true seconds"] * [0.5, 0.8, 1.1])
+    assert three_networks.pace(halved, "").endswith(
+        "0.80 times as long as its true recording (median of 3; the middle half 0.65 to 0.95); 67% are shorter than "
+        "the truth."
+    )
+    assert three_networks.pace(table.head(0), "no").endswith("not measured: no")
     assert three_networks.prosody_figure(table).axes[0].collections

@@ -23,7 +23,7 @@ from pvlib.audio import AudioError
 from pvlib.config import EMOTIONS, TRAITS, Profile, get_profile
 from pvlib.metrics.eer import equal_error_rate
 from pvlib.oes import OES
-from pvlib.study import ledger, listen, prosody, statistics
+from pvlib.study import examples, ledger, listen, prosody, statistics
 from pvlib.study import manifest as manifests
 from pvlib.study.architecture import parameters_of
 from pvlib.study.comparisons import many
@@ -261,16 +261,24 @@ def _with_interval(line: pd.Series) -> str:
 
 
 def requests(
-    profile: Profile, count: int, seed: int, bucket: str, rooms: Sequence[str] = ()
+    profile: Profile | str,
+    count: int,
+    seed: int,
+    bucket: str,
+    rooms: Sequence[str] = (),
+    pipeline: PersonaVoice | None = None,
 ) -> list[Request]:
-    """The first `count` utterances of the study's order of one text length; rooms: only clips from these."""
+    """The first `count` utterances of the study's order of one text length; rooms: only clips from these.
+
+    pipeline: clips that it cannot clone are passed over. Raises AudioError or TextError when it can clone none.
+    """
     profile = get_profile(profile) if isinstance(profile, str) else profile
     found = manifests.read(profile.manifest)
     rows = found.sample(None, seed)
     rows = rows[rows["bucket"] == bucket]
     if rooms and _rooms_known(rows):
         rows = rows[rows["room"].isin(rooms)]
-    return found.requests(rows.head(count))
+    return examples.speakable(pipeline, found, rows, count)
 
 
 def voice(profile: Profile | str, steps: int = STEPS, **inference: object) -> PersonaVoice | None:

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from pvlib import audio, hub, systems
+from pvlib.audio import AudioError
 from pvlib.config import Profile, get_profile
 from pvlib.metrics import dnsmos
 from pvlib.study import manifest as manifests
@@ -16,7 +17,9 @@ from pvlib.study.manifest import Manifest, ManifestError
 from pvlib.study.measure import in_stratum
 from pvlib.systems.base import Request, System
 from pvlib.systems.ground_truth import vocoded
+from pvlib.text import TextError
 from pvlib.vocoder import griffin_lim
+from pvlib.voice import PersonaVoice
 
 
 def median(rows: pd.DataFrame, system: str, stratum: str = "long") -> str:
@@ -48,6 +51,33 @@ def requests(
     if unknown := [name for name in utterances if name not in table.index]:
         raise ManifestError(f"{manifest.name} has no utterance {unknown[0]!r}")
     return manifest.requests(table.loc[list(utterances)].reset_index(drop=True))
+
+
+def speakable(
+    voice: PersonaVoice | None, manifest: Manifest, rows: pd.DataFrame, count: int = 1
+) -> list[Request]:
+    """The first `count` requests among rows of a manifest whose clip can be cloned; fewer where there are fewer.
+
+    A clip in which nobody speaks, or no word is recognised, is passed over: the first second of a real recording may
+    be a pause. Without a voice no clip is tried. Raises AudioError or TextError, that of the last row, when there are
+    rows and none of them can be cloned.
+    """
+    found: list[Request] = []
+    refusal: AudioError | TextError | None = None
+    for place in range(len(rows)):
+        if len(found) == count:
+            break
+        try:
+            (request,) = manifest.requests(rows.iloc[[place]])
+            if voice is not None:
+                voice.reference(request.clip, name=f"the clip of {request.utterance}")
+        except (AudioError, TextError) as error:
+            refusal = error
+        else:
+            found.append(request)
+    if refusal and not found:
+        raise refusal
+    return found
 
 
 def sounds(
@@ -101,7 +131,7 @@ def mel_distance(one: np.ndarray, other: np.ndarray) -> float:
     """
     length = min(len(one), len(other))
     if not length:
-        raise audio.AudioError("a mel distance needs two sounds")
+        raise AudioError("a mel distance needs two sounds")
     mels = [
         audio.mel(torch.from_numpy(np.ascontiguousarray(w[:length], dtype=np.float32))) for w in (one, other)
     ]

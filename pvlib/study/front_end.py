@@ -297,8 +297,9 @@ def kept_table(words: pd.DataFrame, margin: dict[str, float]) -> pd.DataFrame:
     shares = own.pivot_table("share", "detector", ["side", "sound"], sort=False)
     shares.columns = [f"/{sound}/ at the {side}" for side, sound in shares.columns]
     floors = own.pivot_table("floor_ms", "detector", "side", sort=False)
+    floors = floors[list(dict.fromkeys(own["side"]))]  # as the shares stand
     floors.columns = [f"noise kept at the {side} (ms)" for side in floors.columns]
-    return shares.join(floors[floors.columns[::-1]]).rename_axis(None)
+    return shares.join(floors).rename_axis(None)
 
 
 def beside_network(words: pd.DataFrame, margin: dict[str, float]) -> pd.DataFrame:

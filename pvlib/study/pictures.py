@@ -194,7 +194,7 @@ def attention_compared(
         options = {"aspect": "auto", "cmap": palette, "interpolation": "nearest", "extent": extent}
         image = ax.imshow(change, vmin=-most, vmax=most, **options)
         ax.grid(visible=False)
-        ax.set_title(f"{name} less {first}, at {scale:g} times the strength", fontsize=9)
+        ax.set_title(f"{name} minus {first}, at {scale:g} times the strength", fontsize=9)
     if changes:
         words = {"label": "difference of the attention weight", "extend": "both"}
         figure.colorbar(image, ax=axes[1:], pad=0.01, **words)

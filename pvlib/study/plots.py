@@ -245,7 +245,7 @@ def speed(sweep: pd.DataFrame, metrics: tuple[str, ...] = ("wer", "secs"), secs:
     for ax, metric in zip(axes, metrics, strict=True):
         _sweep(ax, sweep, "rtf", metric, bars=True)
         ax.set_xscale("log", base=2)
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.set(xlabel=label("rtf"), ylabel={"wer": label("wer_capped"), "secs": secs}.get(metric, metric))
         ax.axvline(1.0, color="#999999", lw=0.8, ls="--")
     axes[0].legend(fontsize=8)
@@ -291,7 +291,8 @@ def cost(points: pd.DataFrame, secs: str = "SECS") -> Figure:
 def full_size(table: pd.DataFrame) -> Figure:
     """Real-time factors of the full-size model (logarithmic) against steps: machines below, batches beside each other.
 
-    table: of `full_size.overview`. Filled: the companion; open: the official function. Without a line it says so.
+    table: of `full_size.overview`. Filled: the companion; open: the official function. A panel without a line, or the
+    whole figure, says so.
     """
     if table.empty:
         figure = Figure(figsize=(5, 1.2))
@@ -305,6 +306,8 @@ def full_size(table: pd.DataFrame) -> Figure:
     for (row, processor), (column, batch) in itertools.product(enumerate(machines), enumerate(batches)):
         ax = axes[row, column]
         own = table[(table["machine"] == processor) & (table["batch"] == batch)]
+        if own.empty:
+            ax.text(0.5, 0.5, "not measured", ha="center", color="#5f5f5f", transform=ax.transAxes)
         for dtype, lines in own.groupby("dtype"):
             colour, marker = PRECISIONS[dtype]
             lines = lines.sort_values("nfe", ascending=False)

@@ -300,8 +300,9 @@ def news_figure(profile: Profile, wave: np.ndarray, milliseconds: float = 40.0) 
     above, below = figure.subplots(2, 1, sharex=True, sharey=True)
     above.plot(ms, sound[span], color="#333333", lw=1.0, label="true samples")
     above.plot(ms, foretold[span], color=look("sv2tts").colour, lw=1.0, ls="--", label="foretold")
-    above.legend(loc="upper right")
+    figure.legend(loc="outside right upper", fontsize=8)
     below.plot(ms, left, color="#333333", lw=1.0)
+    figure.supylabel("amplitude (full scale = 1)", fontsize=9)
     below.set(xlabel="time (ms)", title=f"what is left for WaveRNN: {quieter:.0f} dB quieter")
     above.set(title=f"one sound, its high tones raised; each sample foretold from the {order} before it")
     return figure
@@ -414,11 +415,29 @@ def prosody(table: pd.DataFrame, note: str) -> str:
     if len(own) < 2:
         return f"Prosody was not measured: {note or 'too few utterances with a pitch'}"
     found = paired_bootstrap(own["pitch"], own["true pitch"], own["speaker"])
-    words = "less" if found.high < 0 else "more" if found.low > 0 else "neither shown less nor more"
+    words = (
+        "less"
+        if found.high < 0
+        else "more"
+        if found.low > 0
+        else "neither less nor more, as far as is shown,"
+    )
     return (
         f"Pitch deviates by {own['pitch'].mean():.2f} semitones in `sv2tts`, by {own['true pitch'].mean():.2f} in the "
         f"true recordings; difference {found.value:+.2f} (95 % interval {found.low:+.2f} to {found.high:+.2f}, "
         f"n = {len(own)}): **{words}** than the truth."
+    )
+
+
+def pace(table: pd.DataFrame, note: str) -> str:
+    """One sentence on `prosody_table`: how long an utterance is beside the truth. The note where there is none."""
+    if table.empty:
+        return f"The pace was not measured: {note or 'no utterance was spoken'}"
+    ratio = table["seconds"] / table["true seconds"]
+    low, middle, high = ratio.quantile([0.25, 0.5, 0.75])
+    return (
+        f"An utterance of `sv2tts` lasts {middle:.2f} times as long as its true recording (median of {len(ratio)}; the "
+        f"middle half {low:.2f} to {high:.2f}); {(ratio < 1).mean():.0%} are shorter than the truth."
     )
 
 

@@ -129,7 +129,7 @@ def _picture(clip: np.ndarray, voiceprint: Voiceprint) -> Figure:
     image = right.imshow(square, cmap="cividis", aspect="auto", interpolation="nearest")
     right.set(title="its embedding", xticks=[], yticks=[], xlabel=f"{square.size} numbers")
     right.grid(visible=False)
-    figure.colorbar(image, ax=right)
+    figure.colorbar(image, ax=right, label="value")
     return figure
 
 
