@@ -154,7 +154,7 @@ def difference(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) ->
     if lacking:
         return lacking
     words = f"{found['difference']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
-    effect = f"d_z = {found['d']:+.3f} [{found['d_low']:+.3f}, {found['d_high']:+.3f}]"
+    effect = "all differ by the same, so d_z is not defined" if np.isnan(found["d"]) else _effect(found)
     detail = (
         f"{check['one']} - {check['other']}, {check['metric']}, {check['stratum']}: "
         f"{found['test']} p = {found['p']:.3g}, {effect}, n = {found['n']}, {found['speakers']} speakers"
@@ -168,6 +168,8 @@ def difference(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) ->
     sign = EXPECTED[check["expect"]]
     if found["difference"] * sign < 0:
         return Finding(CONTRADICTED, words, detail, found["p"])
+    if np.isnan(found["d"]) and "effect" in check:
+        return Finding(INCONCLUSIVE, words, detail, found["p"])
     if abs(found["d"]) <= float(check.get("effect", 0)):
         return Finding(
             CONTRADICTED, words, f"{detail}; the effect is not above {check['effect']}", found["p"]
@@ -186,8 +188,10 @@ def negligible(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) ->
     found, lacking = _pair(claim, evidence)
     if lacking:
         return lacking
-    margin = float(check["margin"])
-    words = f"d_z = {found['d']:+.3f} [{found['d_low']:+.3f}, {found['d_high']:+.3f}]"
+    if np.isnan(found["d"]):
+        words = f"all {found['n']} pairs differ by {found['difference']:+.4f}"
+        return Finding(INCONCLUSIVE, words, "no variation, so d_z is not defined")
+    margin, words = float(check["margin"]), _effect(found)
     same = statistics.equivalence_p(found["d"], found["n"], margin)
     mirrored = [statistics.effect_tail(found["d"] * sign, found["n"], margin) for sign in (1, -1)]
     apart = min(1.0, 2 * min(mirrored))
@@ -326,6 +330,10 @@ def _pair(claim: Claim, evidence: Evidence) -> tuple[dict[str, Any], Finding | N
             f"{words}: too few differ at all for a test",
         )
     return pairs.paired_line(*both, check["metric"]), None
+
+
+def _effect(found: Mapping[str, Any]) -> str:
+    return f"d_z = {found['d']:+.3f} [{found['d_low']:+.3f}, {found['d_high']:+.3f}]"
 
 
 def _nothing(stratum: str, metric: str) -> Finding:

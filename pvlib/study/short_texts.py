@@ -195,8 +195,6 @@ def _line(one: pd.DataFrame, other: pd.DataFrame, metric: str) -> dict[str, obje
         return line
     if metric == "cfr" and np.isin(np.concatenate([a, b]), (0, 1)).all():
         return line | {"test": "McNemar", "p": statistics.mcnemar(a, b).mid_p}
-    if np.ptp(a - b) == 0 and (a != b).any():
-        return line  # the same difference everywhere: no test of it is defined
     return line | {"test": "Wilcoxon", "p": statistics.wilcoxon(a, b).p}
 
 
