@@ -14,7 +14,7 @@ import yaml
 from pvlib import config, paths, systems
 from pvlib.config import MINI
 from pvlib.metrics.wer import wer
-from pvlib.study import facts, ledger, printed, reported, statistics, tables
+from pvlib.study import facts, ledger, pairs, printed, reported, statistics, sweeps, tables
 from pvlib.study import manifest as manifests
 from pvlib.study import rows as row_files
 from pvlib.study.claims import VERDICTS, WHO, Claim, Evidence, number
@@ -466,6 +466,34 @@ def test_the_same_difference_everywhere_is_a_verdict_and_no_crash(shift, effect,
     assert verdict(claim_of("negligible", check), ours, theirs) == "inconclusive"
 
 
+@pytest.mark.parametrize(
+    ("kind", "check", "profile"),
+    [
+        ("difference", {"one": "personavoice", "other": "f5-official", "expect": "less"}, "mini"),
+        ("negligible", {"one": "personavoice", "other": "f5-official", "margin": "0.2"}, "mini"),
+        ("identical", {"one": "personavoice", "other": "f5-official"}, "mini"),
+        ("strata", {"system": "personavoice", "first": "short", "second": "long", "expect": "more"}, "mini"),
+        ("bimodal", {"system": "personavoice"}, "mini"),
+        ("level", {"system": "personavoice"}, "paper"),
+    ],
+)
+def test_fewer_than_six_texts_are_no_evidence(kind, check, profile):
+    """Five of a kind that speak for or against a claim as clearly as can be; six do decide."""
+    check |= {} if kind == "identical" else {"metric": "wer_capped"}
+    check |= {"stratum": "ultra-short"} if kind in ("difference", "negligible", "bimodal", "level") else {}
+    wer = np.where(np.arange(12) % 2, 0.1, np.repeat([1.0, 0.0, 1.0], 4))  # every second text is ultra-short
+    ours = rows_of("personavoice", wer)
+    theirs = rows_of("f5-official", 2.0 - wer * np.arange(12) / 11, 0.6)
+    claim = claim_of(kind, check, value="0.001" if kind == "level" else "")
+    few = Evidence(profile, pd.concat([table[:10] for table in (ours, theirs)]))
+    if kind == "identical":
+        few = replace(few, rows=few.rows[few.rows["bucket"] == "long"])
+    line = ledger.scoreboard(few, [claim]).iloc[0]
+    assert line["verdict"] == "untested" and "fewer than the 6" in line["evidence"]
+    assert f"`pvlib evaluate --profile {profile} --system 'personavoice' --samples 200`" in line["evidence"]
+    assert verdict(claim, ours, theirs, profile=profile) != "untested"
+
+
 def test_who_always_fails_where_the_other_never_does_fails_more():
     """McNemar's mid-p of six discordant pairs, all on one side: 1 / 2^6."""
     ours, theirs = rows_of("personavoice", np.zeros(6)), rows_of("f5-official", np.ones(6))
@@ -676,8 +704,8 @@ def test_two_heaps(noise):
 
 def test_speeds():
     claim = claim_of("speed", {"one": "f5-official", "other": "personavoice", "expect": "less"})
-    slow, fast = ({"median": m, "low": m - 0.1, "high": m + 0.1} for m in (0.9, 0.5))
-    near = {"median": 0.55, "low": 0.4, "high": 0.7}
+    slow, fast = ({"median": m, "low": m - 0.1, "high": m + 0.1, "utterances": 6} for m in (0.9, 0.5))
+    near = {"median": 0.55, "low": 0.4, "high": 0.7, "utterances": 6}
     for f5, ours, expected in (
         (fast, slow, "supported"),
         (slow, fast, "contradicted"),
@@ -691,6 +719,12 @@ def test_speeds():
     assert verdict(level, profile="paper", speeds={"personavoice": near}) == "supported"
     assert verdict(level, profile="paper", speeds={"personavoice": slow}) == "contradicted"
     assert verdict(level, speeds={"personavoice": near}) == "untested"
+    few = {"f5-official": fast | {"utterances": 5}, "personavoice": slow}
+    line = ledger.scoreboard(Evidence("mini", None, few), [claim]).iloc[0]
+    assert line["verdict"] == "untested" and "5 texts of f5-official timed here" in line["evidence"]
+    assert "`pvlib reproduce --profile mini --samples 200`" in line["evidence"]
+    assert sweeps.timed(200) >= pairs.LEAST
+    assert verdict(level, profile="paper", speeds={"personavoice": slow | {"utterances": 1}}) == "untested"
 
 
 @pytest.mark.slow

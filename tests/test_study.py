@@ -794,7 +794,7 @@ def test_speed_is_kept_and_recorded(place):
     assert len(changed.made) == 4
     recorded()
     speeds = tables.committed_speeds("mini")
-    assert set(speeds["hum"]) == {"median", "low", "high"}
+    assert set(speeds["hum"]) == {"median", "low", "high", "utterances"} and speeds["hum"]["utterances"] == 3
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Rules that all share: a difference is shown only when its interval from resampled speakers excludes zero and its paired
 test survives Holm's correction over its family (`ledger.families`); two systems are shown to be alike only when that
-interval, too, lies inside the margin; what was not measured is `untested`, with what would test it.
+interval, too, lies inside the margin; what was not measured, or on fewer than `pairs.LEAST` utterances, is `untested`,
+with what would test it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from pvlib.study.claims import (
     entry,
     number,
 )
+from pvlib.study.comparisons import many
 from pvlib.study.measure import in_stratum, lookup, measure, of_several_words
 from pvlib.study.statistics import ALPHA, Interval, cluster_bootstrap
 
@@ -122,9 +124,9 @@ def level(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Find
         return Finding(UNTESTED, evidence=f"a level of the profile {wanted}: `{command}`")
     theirs = printed.parse(claim.value)
     if check["metric"] == "rtf":
-        speed = evidence.speeds.get(check["system"])
-        if not rtf.timed(speed):
-            return _no_speed(check["system"])
+        speed, lacking = _speed_of(evidence, check["system"])
+        if lacking:
+            return lacking
         low, value, high, n = speed["low"], speed["median"], speed["high"], FULL
     else:
         rows, lacking = _rows_of(evidence, [check["system"]])
@@ -136,8 +138,9 @@ def level(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Find
             check["stratum"],
             check["system"],
         )
-        if line is None:
-            return _nothing(check["stratum"], check["metric"])
+        heard = 0 if line is None else int(line["n"])
+        if heard < pairs.LEAST:
+            return _too_few(evidence, [check["system"]], heard, check["stratum"], check["metric"])
         low, value, high, n = line["low"], line["value"], line["high"], len(rows["utterance"].unique())
     words = f"{value:.4f} [{low:.4f}, {high:.4f}]"
     if not (low <= theirs.high and theirs.low <= high):
@@ -223,6 +226,8 @@ def identical(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> 
         raise ValueError(
             f"{names[0]} and {names[1]} have not the same utterances and seeds; evaluate both again"
         )
+    if (n := rows["utterance"].nunique()) < pairs.LEAST:
+        return _too_few(evidence, names, n)
     apart = int(pairs.apart(one, other).sum())
     words = f"{apart} of {len(one)} rows differ"
     return Finding(
@@ -243,8 +248,9 @@ def strata(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Fin
     )
     heard = np.isfinite(values)
     sides = [rows.index.isin(in_stratum(rows, check[side]).index) & heard for side in ("first", "second")]
-    if not all(side.any() for side in sides):
-        return _nothing(f"{check['first']} or {check['second']}", check["metric"])
+    for side, name in zip(sides, ("first", "second"), strict=True):
+        if (n := rows["utterance"][side].nunique()) < pairs.LEAST:
+            return _too_few(evidence, [check["system"]], n, check[name], check["metric"])
     totals = [part for side in sides for part in (np.where(side, values, 0.0), side.astype(float))]
     found = cluster_bootstrap(lambda s, n, t, m: s / n - t / m, totals, rows["speaker"])
     words = f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
@@ -259,8 +265,13 @@ def bimodal(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Fi
     if lacking:
         return lacking
     values = of_several_words(rows, check["stratum"])[check["metric"]].dropna()
-    if len(values) < 4 or values.nunique() < 2:
-        return _nothing(check["stratum"], check["metric"])
+    if len(values) < pairs.LEAST:
+        what = f"{check['stratum']} texts of several words"
+        return _too_few(evidence, [check["system"]], len(values), what, check["metric"])
+    if values.nunique() < 2:
+        return Finding(
+            UNTESTED, evidence=f"all {len(values)} values of {check['metric']} are {values.iloc[0]:g}"
+        )
     found = modality.bimodality(values)
     two = found.p < ALPHA and found.coefficient > modality.TWO_MODES
     words = f"coefficient {found.coefficient:.3f}, one mode: p = {found.p:.3f}"
@@ -274,10 +285,12 @@ def bimodal(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Fi
 def speed(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
     """Real-time factors of two systems on one machine; they differ where their ranges do not overlap."""
     check = claim.check
-    sides = [evidence.speeds.get(check[side]) for side in ("one", "other")]
-    for side, found in zip(("one", "other"), sides, strict=True):
-        if not rtf.timed(found):
-            return _no_speed(check[side])
+    sides = []
+    for side in ("one", "other"):
+        found, lacking = _speed_of(evidence, check[side])
+        if lacking:
+            return lacking
+        sides.append(found)
     a, b = sides
     gap = Interval(a["median"] - b["median"], a["low"] - b["high"], a["high"] - b["low"], 0, 0)
     words = " against ".join(f"{s['median']:.3f} ({s['low']:.3f}-{s['high']:.3f})" for s in sides)
@@ -300,12 +313,16 @@ def _sided(found: Interval, expect: str) -> str:
 def _rows_of(evidence: Evidence, names: list[str]) -> tuple[pd.DataFrame, Finding | None]:
     there = set() if evidence.rows is None else set(evidence.rows["system"])
     if missing := [name for name in names if name not in there]:
-        options = f"--profile {evidence.profile} --system '{{}}' --samples {FULL}"
-        options += f" --manifest {evidence.manifest}" if evidence.manifest else ""
-        words = [f"no rows of {name}: `pvlib evaluate {options.format(name)}`" for name in missing]
+        words = [f"no rows of {name}: {_command(evidence, name)}" for name in missing]
         return pd.DataFrame(), Finding(UNTESTED, evidence="; ".join(words))
     rows = evidence.rows
     return rows[rows["system"].isin(names)].reset_index(drop=True), None
+
+
+def _command(evidence: Evidence, system: str) -> str:
+    options = f"--profile {evidence.profile} --system '{system}' --samples {FULL}"
+    options += f" --manifest {evidence.manifest}" if evidence.manifest else ""
+    return f"`pvlib evaluate {options}`"
 
 
 def _pair(claim: Claim, evidence: Evidence) -> tuple[dict[str, Any], Finding | None]:
@@ -314,12 +331,13 @@ def _pair(claim: Claim, evidence: Evidence) -> tuple[dict[str, Any], Finding | N
     if lacking:
         return {}, lacking
     rows = in_stratum(rows, check["stratum"])
-    both = [rows[rows["system"] == check[side]] for side in ("one", "other")]
-    if any(side.empty for side in both):
-        return {}, _nothing(check["stratum"], check["metric"])
-    values = pairs.aligned(*both, check["metric"]).dropna(subset=["one", "other"])
-    if len(values) < pairs.LEAST:
-        return {}, _nothing(check["stratum"], check["metric"])
+    names = [check["one"], check["other"]]
+    both = [rows[rows["system"] == name] for name in names]
+    n = 0
+    if not any(side.empty for side in both):
+        n = len(pairs.aligned(*both, check["metric"]).dropna(subset=["one", "other"]))
+    if n < pairs.LEAST:
+        return {}, _too_few(evidence, names, n, check["stratum"], check["metric"])
     one, other = (side.set_index(["utterance", "seed"]).sort_index() for side in both)
     differing = pairs.apart(one, other).sum()  # `aligned` has made sure that both have the same utterances
     if 0 < differing < pairs.LEAST:  # the others are the same sound, and only dilute what these show
@@ -336,14 +354,28 @@ def _effect(found: Mapping[str, Any]) -> str:
     return f"d_z = {found['d']:+.3f} [{found['d_low']:+.3f}, {found['d_high']:+.3f}]"
 
 
-def _nothing(stratum: str, metric: str) -> Finding:
-    return Finding(
-        UNTESTED, evidence=f"too few {stratum} utterances with a value of {metric}; take a larger sample"
+def _too_few(evidence: Evidence, names: list[str], n: int, what: str = "", metric: str = "") -> Finding:
+    """What is said where fewer than `pairs.LEAST` utterances could be compared, and what makes more of them."""
+    told = (
+        f"{n}{' ' * bool(what)}{what} {many(n, 'utterance')}{f' with a value of {metric}' if metric else ''}"
     )
+    rows = evidence.rows[evidence.rows["system"].isin(names)]
+    if rows["utterance"].nunique() < FULL:
+        more = "; ".join(_command(evidence, name) for name in dict.fromkeys(names))
+    else:
+        more = "a manifest with more such texts is needed"
+    return Finding(UNTESTED, evidence=f"{told}, fewer than the {pairs.LEAST} that a verdict needs: {more}")
 
 
-def _no_speed(system: str) -> Finding:
-    return Finding(UNTESTED, evidence=f"the speed of {system} was not measured here")
+def _speed_of(evidence: Evidence, system: str) -> tuple[Mapping[str, float], Finding | None]:
+    """The real-time factor of a system, where enough texts were timed."""
+    found = evidence.speeds.get(system)
+    n = int(found.get("utterances", 0)) if found is not None and rtf.timed(found) else 0
+    if found is not None and n >= pairs.LEAST:
+        return found, None
+    words = f"{n} {many(n, 'text')} of {system} timed here, fewer than the {pairs.LEAST} that a verdict needs"
+    command = f"`pvlib reproduce --profile {evidence.profile} --samples {FULL}`"
+    return {}, Finding(UNTESTED, evidence=f"{words}: {command}")
 
 
 KINDS: dict[str, Kind] = {
