@@ -17,7 +17,6 @@ import pandas as pd
 
 from pvlib import systems
 from pvlib.config import get_profile
-from pvlib.metrics.cfr import catastrophic
 from pvlib.study import facts, modality, pairs, printed, rtf, statistics
 from pvlib.study.claims import (
     ADOPTED,
@@ -34,9 +33,9 @@ from pvlib.study.claims import (
     entry,
     number,
 )
-from pvlib.study.comparisons import many
+from pvlib.study.comparisons import TooFewError, contrast, many
 from pvlib.study.measure import in_stratum, lookup, measure, of_several_words
-from pvlib.study.statistics import ALPHA, Interval, cluster_bootstrap
+from pvlib.study.statistics import ALPHA, Interval
 
 EXPECTED = {"more": 1, "less": -1}
 FULL = 200  # utterances that a printed level of the paper rests on
@@ -241,18 +240,10 @@ def strata(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Fin
     rows, lacking = _rows_of(evidence, [check["system"]])
     if lacking:
         return lacking
-    values = (
-        catastrophic(rows["wer"]).astype(float)
-        if check["metric"] == "cfr"
-        else rows[check["metric"]].to_numpy(dtype=float)
-    )
-    heard = np.isfinite(values)
-    sides = [rows.index.isin(in_stratum(rows, check[side]).index) & heard for side in ("first", "second")]
-    for side, name in zip(sides, ("first", "second"), strict=True):
-        if (n := rows["utterance"][side].nunique()) < pairs.LEAST:
-            return _too_few(evidence, [check["system"]], n, check[name], check["metric"])
-    totals = [part for side in sides for part in (np.where(side, values, 0.0), side.astype(float))]
-    found = cluster_bootstrap(lambda s, n, t, m: s / n - t / m, totals, rows["speaker"])
+    try:
+        found = contrast(rows, check["metric"], check["first"], check["second"])
+    except TooFewError as error:
+        return _too_few(evidence, [check["system"]], error.n, error.stratum, check["metric"])
     words = f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
     detail = f"{check['system']}, {check['metric']}, {check['first']} - {check['second']}, {found.clusters} speakers"
     return Finding(_sided(found, check["expect"]), words, detail)
@@ -273,13 +264,11 @@ def bimodal(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Fi
             UNTESTED, evidence=f"all {len(values)} values of {check['metric']} are {values.iloc[0]:g}"
         )
     found = modality.bimodality(values)
-    two = found.p < ALPHA and found.coefficient > modality.TWO_MODES
-    words = f"coefficient {found.coefficient:.3f}, one mode: p = {found.p:.3f}"
     detail = (
         f"{check['system']}, {check['metric']}, {check['stratum']}, n = {found.n}; heaps near "
         + ", ".join(f"{mode:.2f}" for mode in found.modes)
     )
-    return Finding(SUPPORTED if two else INCONCLUSIVE, words, detail, found.p)
+    return Finding(SUPPORTED if found.two else INCONCLUSIVE, str(found), detail, found.p)
 
 
 def speed(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
