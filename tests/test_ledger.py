@@ -331,7 +331,18 @@ def test_mechanisms_are_looked_at(board):
 
 
 def test_without_rows_nothing_is_guessed(board):
-    for kind in ("level", "difference", "negligible", "identical", "strata", "bimodal", "speed", "external"):
+    kinds = (
+        "level",
+        "difference",
+        "negligible",
+        "no-gain",
+        "identical",
+        "strata",
+        "bimodal",
+        "speed",
+        "external",
+    )
+    for kind in kinds:
         part = board[board["kind"] == kind]
         assert len(part) and set(part["verdict"]) == {"untested"} and (part["evidence"] != "").all(), kind
     assert "`pvlib evaluate --profile mini" in board.loc["secs-beats-official-f5", "evidence"]
@@ -552,7 +563,7 @@ def test_every_equivalence_can_be_shown_or_is_no_test(claims):
     """Two systems of 200 utterances that are exactly alike: whatever margin can be shown is shown."""
     base = np.linspace(0.2, 0.7, 200)
     alike = np.tile([0.05, -0.05, -0.05, 0.05], 50)  # of each speaker as much above as below
-    asked = [claim for claim in claims if claim.kind == "negligible" and claim.notebook == "07"]
+    asked = [claim for claim in claims if claim.kind in ("negligible", "no-gain") and claim.notebook == "07"]
     names = {name for claim in asked for name in (claim.check["one"], claim.check["other"])} - {
         "personavoice"
     }
@@ -616,6 +627,52 @@ def test_no_difference_has_to_be_shown_as_well(noise):
     assert verdict(claim_of("negligible", {**check, "margin": "0.3"}), ours, alike) == "supported"
     assert verdict(claim_of("negligible", {**check, "margin": "0.05"}), ours, alike) == "inconclusive"
     assert verdict(claim_of("negligible", {**check, "margin": "0.3"}), ours, apart) == "contradicted"
+
+
+@pytest.mark.parametrize("gain", ["less", "more"])
+def test_a_loss_refutes_no_claim_of_no_gain(noise, gain):
+    """By symmetry: what is shown to be a gain one way is a loss the other way, and speaks for the claim."""
+    check = {"one": "personavoice", "other": "f5-official", "metric": "wer_capped", "stratum": "overall"}
+    check |= {"margin": "0.3", "gain": gain}
+    base = noise.uniform(0.2, 0.7, 200)
+    alike = noise.permutation(np.linspace(-0.1, 0.1, 200))
+    shift = {"less": 0.1, "more": -0.1}[gain]  # of the other, which makes ours better
+    ours = rows_of("personavoice", base)
+    better, worse, same = (rows_of("f5-official", base + alike + by) for by in (shift, -shift, 0.0))
+    claim = claim_of("no-gain", check)
+    assert verdict(claim, ours, better) == "contradicted"
+    assert verdict(claim, ours, worse) == verdict(claim, ours, same) == "supported"
+    assert verdict(claim_of("no-gain", {**check, "margin": "0.05"}), ours, same) == "inconclusive"
+    two_sided = claim_of("negligible", {name: check[name] for name in check if name != "gain"})
+    assert verdict(two_sided, ours, worse) == "contradicted"
+    few = [table[:12] for table in (ours, worse)]
+    assert verdict(claim, *few) == "supported"  # a clear loss is shown by few
+    board = ledger.scoreboard(Evidence("mini", pd.concat([ours, worse])), [claim])
+    tail = scipy.stats.nct.cdf(
+        -abs(statistics.cohens_d(base, base + alike - shift).value) * np.sqrt(200), 199, 0.3 * np.sqrt(200)
+    )
+    assert board.loc[0, "p"] == pytest.approx(tail, abs=1e-12) and "and by no loss" in board.loc[0, "check"]
+
+
+def test_no_gain_has_to_be_small_over_speakers_too(noise):
+    """Half of the speakers gain and half lose: over utterances nothing, over speakers an interval as wide as both."""
+    by_speaker = np.repeat(np.where(np.arange(10) % 2, 0.2, -0.2), 4) + noise.normal(0, 0.01, 40)
+    base = np.full(40, 0.5)
+    check = {"one": "personavoice", "other": "f5-official", "metric": "wer_capped", "stratum": "overall"}
+    claim = claim_of("no-gain", {**check, "margin": "0.4", "gain": "less"})
+    rows = pd.concat([rows_of("personavoice", base), rows_of("f5-official", base + by_speaker)])
+    line = ledger.scoreboard(Evidence("mini", rows), [claim]).iloc[0]
+    assert (
+        line["p"] < 0.05 and line["verdict"] == "inconclusive" and "over speakers up to" in line["evidence"]
+    )
+
+
+def test_who_chose_among_samples_does_not_judge_them(claims):
+    """GRPO keeps the sample that is nearest to the clip by ECAPA; the other encoder judges what it brings."""
+    chosen = [claim for claim in claims if "grpo=True" in str(claim.check.get("one", ""))]
+    assert {claim.id for claim in chosen} >= {"grpo-non-core", "grpo-test-time", "grpo-removed"}
+    assert not [claim.id for claim in chosen if claim.check["metric"].startswith("secs_ecapa")]
+    assert any(claim.check["metric"].startswith("secs_ge2e") for claim in chosen)
 
 
 def test_claims_of_no_effect_are_refuted_only_among_all_that_were_asked(noise):

@@ -191,8 +191,7 @@ def negligible(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) ->
     if lacking:
         return lacking
     if np.isnan(found["d"]):
-        words = f"all {found['n']} pairs differ by {found['difference']:+.4f}"
-        return Finding(INCONCLUSIVE, words, "no variation, so d_z is not defined")
+        return _no_variation(found)
     margin, words = float(check["margin"]), _effect(found)
     same = statistics.equivalence_p(found["d"], found["n"], margin)
     mirrored = [statistics.effect_tail(found["d"] * sign, found["n"], margin) for sign in (1, -1)]
@@ -211,6 +210,34 @@ def negligible(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) ->
     if apart_by_speaker:
         detail += f", over speakers up to {furthest / found['spread']:.2f}"
     return Finding(verdict, words, detail, same, p_against=apart)
+
+
+def no_gain(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
+    """One system against another, claimed to bring no gain as large as an effect d_z of `margin`.
+
+    `gain` says which way is better. As of `negligible` two questions are asked, but of this side alone: a loss, however
+    large and however surely shown, is no gain and speaks for the claim.
+    """
+    check = claim.check
+    found, lacking = _pair(claim, evidence)
+    if lacking:
+        return lacking
+    if np.isnan(found["d"]):
+        return _no_variation(found)
+    margin, sign = float(check["margin"]), EXPECTED[check["gain"]]
+    gain = statistics.effect_tail(sign * found["d"], found["n"], margin)
+    detail = f"{check['one']} - {check['other']}, {check['metric']}, {check['stratum']}, n = {found['n']}"
+    detail += f"; {check['gain']} would be a gain"
+    if gain < ALPHA:
+        detail += f": larger than {margin:g}, p = {gain:.3g}"
+        return Finding(CONTRADICTED, _effect(found), detail, p_against=gain)
+    most = sign * found["high" if sign > 0 else "low"]  # over resampled speakers
+    gain_by_speaker = most > margin * found["spread"]
+    verdict = SUPPORTED if 1 - gain < ALPHA and not gain_by_speaker else INCONCLUSIVE
+    detail += f": none of {margin:g}, p = {1 - gain:.3g}"
+    if gain_by_speaker:
+        detail += f", over speakers up to {most / found['spread']:.2f}"
+    return Finding(verdict, _effect(found), detail, 1 - gain, p_against=gain)
 
 
 def identical(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
@@ -339,6 +366,11 @@ def _pair(claim: Claim, evidence: Evidence) -> tuple[dict[str, Any], Finding | N
     return pairs.paired_line(*both, check["metric"]), None
 
 
+def _no_variation(found: Mapping[str, Any]) -> Finding:
+    words = f"all {found['n']} pairs differ by {found['difference']:+.4f}"
+    return Finding(INCONCLUSIVE, words, "no variation, so d_z is not defined")
+
+
 def _effect(found: Mapping[str, Any]) -> str:
     return f"d_z = {found['d']:+.3f} [{found['d_low']:+.3f}, {found['d_high']:+.3f}]"
 
@@ -397,6 +429,13 @@ KINDS: dict[str, Kind] = {
         ("one", "other", "metric", "stratum", "margin"),
         ("texts",),
         "{metric} of {one} against {other} on {stratum} texts, the same up to d_z = {margin}; refuted by more",
+    ),
+    "no-gain": Kind(
+        no_gain,
+        ("one", "other", "metric", "stratum", "margin", "gain"),
+        ("texts",),
+        "{metric} of {one} against {other} on {stratum} texts, not {gain} by d_z = {margin}; refuted by that gain, "
+        "shown, and by no loss",
     ),
     "identical": Kind(
         identical, ("one", "other"), (), "the same words and similarity from {one} and {other}"
