@@ -423,7 +423,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(launch, "evaluate", launched)
     monkeypatch.setattr(launch, "rows", lambda *asked: shared.append(asked))
     monkeypatch.setattr(reproduce, "evaluate", evaluated)
-    monkeypatch.setattr(sweeps, "speeds", lambda *a, **k: None)
+    monkeypatch.setattr(reproduce, "measure_speed", lambda *a, **k: {"systems": {}})
     return shared, own
 
 
