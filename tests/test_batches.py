@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from pvlib import config, paths
 from pvlib.metrics.judges import Verdict
@@ -78,6 +79,32 @@ def test_quiet_clips_are_raised_and_lowered_again_on_both_sides():
     np.testing.assert_allclose(official, ours, atol=2e-3 * np.abs(official).max())
 
 
+def test_products_are_counted_and_every_step_takes_the_same(both):
+    """Of each text: the backbone's in every step, with and without text and clip, and the vocoder's once."""
+    found, _ = both
+    assert found["products"].nunique() == 1 and (found["best_rate"] > 0).all()
+    manifest = manifests.read(QUICK.manifest)
+    request = manifest.requests(manifest.sample(QUICK.samples, QUICK.seed).head(1))[0]
+    pair = batches.Pair("f5-official", QUICK, torch.device("cpu"))
+    (asked,) = pair.asked([request])
+    counted = batches.products(pair, [asked])
+    with FlopCounterMode(display=False) as counter:
+        pair.companion([asked], torch.float32)
+    assert counted == counter.get_total_flops() / 2
+    blocks = pair._model("backbone").transformer.transformer_blocks
+    weights = sum(p.numel() for p in blocks.parameters() if p.ndim == 2)
+    tokens = pair._model("backbone").cfm.tokens(asked.frames)
+    least = 2 * QUICK.inference.steps * tokens * weights  # of the linear layers of the blocks alone
+    assert 0.5 * least < counted < 3 * least
+
+
+def test_the_rate_is_that_of_products(monkeypatch):
+    """A machine that takes a second for every product multiplies matrices of side n at n^3 a second."""
+    seconds = iter(range(100))
+    monkeypatch.setattr(batches.time, "perf_counter", lambda: float(next(seconds)))
+    assert batches.best_rate(torch.bfloat16, torch.device("cpu"), (2, 4)) == 64
+
+
 def table(**changed):
     lines = pd.DataFrame(
         {
@@ -85,10 +112,13 @@ def table(**changed):
             "side": ["official", "companion"] * 2,
             "batch": [1, 16] * 2,
             "utterances": 32,
+            "seconds": [192.0, 96.0, 160.0, 64.0],
             "utterances_per_minute": [10.0, 21.0, 12.0, 36.0],
             "wer_capped": [0.1, 0.1, 0.1, 0.108],
             "secs_ecapa_clip": 0.7,
             "secs_ge2e_clip": 0.8,
+            "products": 1600.0,
+            "best_rate": [50.0, 50.0, 100.0, 100.0],
         }
     )
     return lines.assign(**changed)
@@ -101,6 +131,17 @@ def test_ratios_and_differences_in_closed_form():
     assert batches.differences(table()) == pytest.approx(
         {"wer_capped": 0.008, "secs_ecapa_clip": 0, "secs_ge2e_clip": 0}
     )
+
+
+def test_ceilings_and_shares_in_closed_form():
+    """Nothing but products takes 1600 / 50 = 32 s in fp32 and 16 s in bf16."""
+    assert batches.ceilings(table()) == pytest.approx(
+        {"same dtype, fp32": 192 / 32, "same dtype, bf16": 160 / 16, batches.BEST: 160 / 16}
+    )
+    assert batches.shares(table()) == pytest.approx({"fp32": 32 / 96, "bf16": 16 / 64})
+    told = batches.told(table())
+    assert "same dtype, fp32, 6.0, same dtype, bf16, 10.0" in told and "33% (fp32), 25% (bf16)" in told
+    assert "1600 thousand million" in told and "50 (fp32), 100 (bf16)" in told
 
 
 def test_words_follow_the_numbers():

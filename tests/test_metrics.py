@@ -151,8 +151,29 @@ class Metronome:
 def test_rtf_leaves_the_warm_up_out_and_counts_failures():
     requests = [Request(str(k), "s", "a lamp", np.zeros(24_000), None, 0, 2, "ultra-short") for k in range(6)]
     system = Metronome([100.0, 1.0, 2.0, -5.0, 4.0, 8.0], seconds_of_speech=2.0)
-    found = benchmark(system, requests, clock=system.clock).to_dict()
+    (found,) = (one.to_dict() for one in benchmark([system], requests, clock=system.clock))
     assert (found["median"], found["low"], found["high"]) == (1.5, 0.5, 4.0)
     assert (found["utterances"], found["failures"]) == (4, 1)
     with pytest.raises(ValueError, match="warms up"):
-        benchmark(system, requests[:1])
+        benchmark([system], requests[:1])
+
+
+def test_systems_are_timed_in_turn():
+    """Two systems on one machine that becomes ten times slower before the third text: both feel it alike."""
+    requests = [Request(str(k), "s", "a lamp", np.zeros(24_000), None, 0, 2, "ultra-short") for k in range(4)]
+    machine, said = Metronome([9.0, 9.0, 1.0, 2.0, 10.0, 20.0, 10.0, 20.0], 1.0), []
+
+    class Other:
+        batch_size = 4
+
+        def __init__(self, name):
+            self.name = name
+
+        def synthesise(self, given, progress=None):
+            said.append((given[0].utterance, self.name))
+            return machine.synthesise(given)
+
+    one, two = benchmark([Other("one"), Other("two")], requests, clock=machine.clock)
+    assert said == [(str(k), name) for k in range(4) for name in ("one", "two")]
+    assert (one.system, list(one.values)) == ("one", [1, 10, 10])
+    assert (two.system, list(two.values)) == ("two", [2, 20, 20])

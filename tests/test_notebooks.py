@@ -25,6 +25,7 @@ from pvlib.ceag import AttentionMaps
 from pvlib.config import MINI, PAPER
 from pvlib.study import (
     attention,
+    checks,
     comparisons,
     conclusions,
     examples,
@@ -38,6 +39,7 @@ from pvlib.study import (
     sweeps,
 )
 from pvlib.study import manifest as manifests
+from pvlib.study.claims import SUPPORTED, Claim, Evidence
 from pvlib.study.measure import measure
 from pvlib.text import TextError
 
@@ -488,7 +490,7 @@ def test_sentences_follow_the_rows(rows):
         "40 utterances (4 of at most 4 words, 6 of 5-8 words, 30 longer) of 20 speakers, 4"
     )
     assert (
-        "2 are perfect, 2 have a word error rate above 0.8, 0 lie between: two heaps"
+        "2 are perfect, 2 have a word error rate above 0.8, 0 lie between: too few to tell one heap from two"
         in conclusions.bimodality(rows, "personavoice")
     )
     measured = measure(rows, ["cfr", "secs_retention", "wer_corpus", "secs_ge2e_speaker"], resamples=50)
@@ -513,6 +515,31 @@ def test_real_time_factors_are_written_in_full_on_the_axis():
         grid = grid.assign(**{metric: 0.2, f"{metric}_low": 0.1, f"{metric}_high": 0.3})
     axis = plots.speed(grid).axes[0].xaxis
     assert axis.get_major_formatter()(0.0625) == "0.0625"
+
+
+def test_notebooks_and_ledger_have_one_test_of_lengths_and_of_heaps(rows):
+    """The claims' kinds `strata` and `bimodal` print the very numbers of the sentences."""
+    more = [rows.assign(utterance=rows["utterance"] + f"-{k}") for k in range(3)]
+    rows = pd.concat(more, ignore_index=True)
+    evidence, check = Evidence("mini", rows), {"system": "personavoice", "metric": "wer_capped"}
+    check |= {"first": "short", "second": "long", "expect": "more"}
+    found = checks.strata(Claim("a", "b", "c", "d", "strata", check), evidence, {})
+    sentence = conclusions.lengths(rows, "personavoice")
+    assert (
+        f"Difference {found.measured}: no difference is shown." in sentence and "0.407 and 0.116" in sentence
+    )
+    check |= {"metric": "cfr", "first": "ultra-short"}
+    found = checks.strata(Claim("a", "b", "c", "d", "strata", check), evidence, {})
+    assert found.measured in conclusions.lengths(rows, "personavoice", "cfr", ("ultra-short", "long"))
+    few = rows[rows["bucket"] != "ultra-short"].drop_duplicates("utterance")
+    few = pd.concat([few[few["bucket"] == "short"].head(5), few[few["bucket"] == "long"]])
+    few = few.assign(system="personavoice")
+    assert "Too few to tell them apart (5 short" in conclusions.lengths(few, "personavoice")
+    check |= {"metric": "wer_capped", "stratum": "ultra-short"}
+    found = checks.bimodal(Claim("a", "b", "c", "d", "bimodal", check), evidence, {})
+    assert found.verdict == SUPPORTED
+    assert f": two heaps ({found.measured})." in conclusions.bimodality(rows, "personavoice")
+    assert conclusions.bimodality(rows, "ground-truth").endswith("between: all the same.")
 
 
 def test_examples_are_chosen_by_rule(rows):

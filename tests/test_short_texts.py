@@ -305,6 +305,8 @@ def test_a_collapse_is_only_there_beside_long_texts_that_hold():
     assert "short texts fail more often" in short_texts.beside_long(rows, long)
     assert "nothing collapses there" in short_texts.beside_long(rows, long.assign(wer=1.0))
     assert "no long text" in short_texts.beside_long(rows, long[long["bucket"] != "long"])
+    five = long[long["bucket"] == "long"].head(5)
+    assert "too few (5 long utterances" in short_texts.beside_long(rows, five)
 
 
 def test_a_backbone_of_padded_text_is_asked_the_same_where_there_is_one():
@@ -421,7 +423,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(launch, "evaluate", launched)
     monkeypatch.setattr(launch, "rows", lambda *asked: shared.append(asked))
     monkeypatch.setattr(reproduce, "evaluate", evaluated)
-    monkeypatch.setattr(sweeps, "speeds", lambda *a, **k: None)
+    monkeypatch.setattr(reproduce, "measure_speed", lambda *a, **k: {"systems": {}})
     return shared, own
 
 

@@ -795,7 +795,43 @@ def test_speed_is_kept_and_recorded(place):
     assert len(changed.made) == 4
     recorded()
     speeds = tables.committed_speeds("mini")
-    assert set(speeds["hum"]) == {"median", "low", "high"}
+    assert set(speeds["hum"]) == {"median", "low", "high", "utterances"} and speeds["hum"]["utterances"] == 3
+
+
+def test_systems_are_timed_together_or_all_again(place, monkeypatch):
+    path = paths.WORKING_ROWS / "mini/rtf.json"
+    both = [Hum("one"), Hum("two")]
+    with pytest.raises(KeyboardInterrupt):
+        rtf.measure_speed(PROFILE, [Hum("one"), Hum("two", interrupt_at=2)], 3, progress=False)
+    assert not path.exists()
+    first = rtf.measure_speed(PROFILE, both, 3, progress=False)["systems"]
+    assert first["one"]["together"] == first["two"]["together"]
+    assert json.loads(path.read_text())["systems"] == first
+    idle = [Hum("two"), Hum("one")]
+    rtf.measure_speed(PROFILE, idle, 3, progress=False)
+    rtf.measure_speed(PROFILE, idle[:1], 3, progress=False)
+    assert not idle[0].made and not idle[1].made
+    rtf.measure_speed(PROFILE, [Hum("three")], 3, progress=False)
+    three = [Hum("one"), Hum("two"), Hum("three")]
+    found = rtf.measure_speed(PROFILE, three, 3, progress=False)["systems"]
+    assert [len(one.made) for one in three] == [4, 4, 4]  # each was timed before, but not beside the others
+    assert len({one["together"] for one in found.values()}) == 1
+    large = [Hum("one"), Hum("four")]
+    monkeypatch.setattr(type(PROFILE), "embedded", False)
+    rtf.measure_speed(PROFILE, large, 3, progress=False)
+    assert [len(one.made) for one in large] == [0, 4]  # networks that are large are not loaded side by side
+
+
+def test_the_sweeps_numbers_of_steps_are_timed_beside_the_systems(place, monkeypatch):
+    names = rtf.system_names(PROFILE)
+    assert {"f5-official", "personavoice", "personavoice@steps=8,cfg_strength=2.5,laag_cfg_base=2.5"} < set(
+        names
+    )
+    assert len(names) == len(set(names))
+    monkeypatch.setattr(systems, "create", lambda name, *_: Hum(name))
+    table = rtf.by_steps(PROFILE, utterances=2, progress=False)
+    assert list(table["steps"]) == [4, 8, 16, 32] and (table["rtf"] > 0).all()
+    assert set(json.loads((paths.WORKING_ROWS / "mini/rtf.json").read_text())["systems"]) == set(names)
 
 
 @pytest.mark.parametrize(

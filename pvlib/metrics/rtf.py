@@ -52,30 +52,37 @@ class Benchmark:
 
 
 def benchmark(
-    system: System,
+    systems: Sequence[System],
     requests: Sequence[Request],
     *,
     clock: Callable[[], float] = time.perf_counter,
     progress: Callable[[int], None] | None = None,
-) -> Benchmark:
+) -> list[Benchmark]:
     """Time each request on its own: front end, transcript of the clip, sampling and vocoder together.
 
-    requests: the first one warms the system up and is not counted, so at least two.
-    progress: called with 1 after each request. Raises ValueError on fewer than two requests.
+    Systems take turns, so that a slower minute of the machine is one of all of them: each says the first request, then
+    each the second, and so on. requests: the first one warms the systems up and is not counted, so at least two.
+    progress: called with 1 after each request of each system. Returns one benchmark per system, in their order. Raises
+    ValueError on fewer than two requests.
     """
     if len(requests) < 2:
         raise ValueError("a benchmark needs at least two requests: the first one only warms up")
-    timings, failures = [], 0
-    for index, request in enumerate(requests):
-        start = clock()
-        (result,) = system.synthesise([request])
-        seconds = clock() - start
-        if progress is not None:
-            progress(1)
-        if index == 0:
-            continue
-        if result.wave is None:
-            failures += 1
-            continue
-        timings.append(Timing(request.utterance, len(result.wave) / SAMPLE_RATE, seconds))
-    return Benchmark(system.name, tuple(timings), failures)
+    timings: list[list[Timing]] = [[] for _ in systems]
+    failures = [0] * len(systems)
+    for turn, request in enumerate(requests):
+        for index, system in enumerate(systems):
+            start = clock()
+            (result,) = system.synthesise([request])
+            seconds = clock() - start
+            if progress is not None:
+                progress(1)
+            if turn == 0:
+                continue
+            if result.wave is None:
+                failures[index] += 1
+                continue
+            timings[index].append(Timing(request.utterance, len(result.wave) / SAMPLE_RATE, seconds))
+    return [
+        Benchmark(system.name, tuple(own), failed)
+        for system, own, failed in zip(systems, timings, failures, strict=True)
+    ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from pvlib import systems
@@ -235,7 +236,8 @@ def summary(found: pd.DataFrame, name: str) -> str:
     n, least = int(tested["n"].min()), statistics.detectable(int(tested["n"].min()))
     shown = tested[tested["p_holm"] < statistics.ALPHA]
     words = "; ".join(
-        f"{line.variant}, `{line.metric}` {line.difference:+.3f} (d = {line.d:+.2f}, Holm's p = {line.p_holm:.3g})"
+        f"{line.variant}, `{line.metric}` {line.difference:+.3f} "
+        f"({'d is not defined' if np.isnan(line.d) else f'd = {line.d:+.2f}'}, Holm's p = {line.p_holm:.3g})"
         for line in shown.itertuples()
     )
     return (

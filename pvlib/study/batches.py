@@ -1,7 +1,8 @@
 """Our batches beside the official inference function: the same weights, texts, lengths and noise.
 
 `full_size` times random weights. These here speak, so it can also be asked whether a batch says the same in the same
-voice.
+voice. And what bounds the gain is measured: the multiplications that the networks do, and how fast this machine
+multiplies.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
 from pvlib import audio, laag, paths
@@ -38,6 +40,8 @@ PRECISIONS = ("fp32", "bf16")
 HEARD = ("wer_capped", "secs_ecapa_clip", "secs_ge2e_clip")
 CLOSE = 0.01  # by which the means of what is heard may differ
 CLIP_HOPS = audio.CLIP_SAMPLES // audio.HOP_LENGTH
+SQUARES = (512, 1024, 2048)  # sides of the matrices whose product is timed
+TIMES = 5  # that each is multiplied; the quickest counts
 LOUD = 0.1  # root mean square to which the official function raises a quiet clip
 
 
@@ -81,8 +85,13 @@ class Pair(F5Official):
                 for one in asked
             ]
 
-    def companion(self, asked: Sequence[Asked], precision: torch.dtype) -> list[np.ndarray]:
-        """All texts in one batch by our sampler, otherwise as the official function does: waves (s,)."""
+    def companion(
+        self, asked: Sequence[Asked], precision: torch.dtype, steps: int | None = None
+    ) -> list[np.ndarray]:
+        """All texts in one batch by our sampler, otherwise as the official function does: waves (s,).
+
+        steps: instead of the profile's own.
+        """
         model, inference = self._model("backbone"), self.profile.inference
         model.precision = precision
         levels = [float(np.sqrt(np.mean(np.square(one.request.clip)))) for one in asked]
@@ -99,12 +108,42 @@ class Pair(F5Official):
             )
             for one, gain in zip(asked, gains, strict=True)
         ]
-        mels = model.sample(items, steps=inference.steps, sway_coef=inference.sway_coef)
+        mels = model.sample(items, steps=steps or inference.steps, sway_coef=inference.sway_coef)
         with torch.inference_mode():
             return [
                 self._model("vocoder").decode(mel[CLIP_HOPS:].T[None].to(self.device))[0].cpu().numpy() / gain
                 for mel, gain in zip(mels, gains, strict=True)
             ]
+
+
+def products(pair: Pair, asked: Sequence[Asked]) -> float:
+    """How many multiplications the matrix products, convolutions and attention of backbone and vocoder take.
+
+    Of the texts one by one, so that no padding counts. Every step takes the same, so two of them tell all. Fourier
+    transforms, norms and activations do not count.
+    """
+    counted = []
+    for steps in (1, 2):
+        with FlopCounterMode(display=False) as counter:
+            for one in asked:
+                pair.companion([one], torch.float32, steps)
+        counted.append(counter.get_total_flops() / 2)  # which counts a multiplication and an addition
+    first, second = counted
+    return first + (pair.profile.inference.steps - 1) * (second - first)
+
+
+def best_rate(precision: torch.dtype, device: torch.device, squares: Sequence[int] = SQUARES) -> float:
+    """How many multiplications a second this machine does at best in products of square matrices, on all threads."""
+    rates = []
+    for n in squares:
+        a, b = torch.rand(2, n, n, device=device).to(precision)
+        for _ in range(TIMES):
+            begun = time.perf_counter()
+            a @ b
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            rates.append(n**3 / (time.perf_counter() - begun))
+    return max(rates)
 
 
 @contextlib.contextmanager
@@ -155,7 +194,8 @@ def measure(
 
     Taken are the first texts of the study's sample that the official function says in one piece. Every batch is made
     by each side in each precision in turn, so that a machine that slows down slows them all; a first text warms up.
-    Columns: dtype, side, batch, utterances, seconds, utterances_per_minute, and the means of `HEARD`.
+    Columns: dtype, side, batch, utterances, seconds, utterances_per_minute, the means of `HEARD`, products (10^9
+    multiplications that the networks do for all texts) and best_rate (10^9 a second, at most, on this machine).
     Raises what `hub` and `manifest` raise.
     """
     manifest, judges = manifest or manifests.read(profile.manifest), judges or shared_judges(profile)
@@ -181,6 +221,8 @@ def measure(
                 waves[way] += speak(*way, some)
                 seconds[way] += time.perf_counter() - begun
                 bar.update(len(some))
+    needed = products(pair, asked)
+    rates = {dtype: best_rate(DTYPES[dtype], pair.device) for dtype in precisions}
     lines = []
     for dtype, side in ways:
         exhibits = [
@@ -198,6 +240,8 @@ def measure(
                 "seconds": spent,
                 "utterances_per_minute": 60 * len(asked) / spent,
                 **heard[list(HEARD)].mean().to_dict(),
+                "products": needed / 1e9,
+                "best_rate": rates[dtype] / 1e9,
             }
         )
     return pd.DataFrame(lines)
@@ -212,6 +256,37 @@ def ratios(found: pd.DataFrame) -> dict[str, float]:
         **{f"same dtype, {dtype}": ratio for dtype, ratio in same.items()},
         BEST: best["companion"] / best["official"],
     }
+
+
+def ceilings(found: pd.DataFrame) -> dict[str, float]:
+    """What `ratios` could be at most: if our side did nothing but the products, at the machine's best rate."""
+    official = found[found["side"] == "official"].set_index("dtype")
+    least = official["products"] / official["best_rate"]  # seconds
+    same = (official["seconds"] / least).to_dict()
+    return {
+        **{f"same dtype, {dtype}": ratio for dtype, ratio in same.items()},
+        BEST: official["seconds"].min() / least.min(),
+    }
+
+
+def shares(found: pd.DataFrame) -> dict[str, float]:
+    """Of the machine's best rate, the share that our side's products come at, in each dtype."""
+    own = found[found["side"] == "companion"].set_index("dtype")
+    return (own["products"] / own["seconds"] / own["best_rate"]).to_dict()
+
+
+def bound(found: pd.DataFrame) -> str:
+    """In words: what bounds the gain on this machine, beside the targets."""
+    own = found[found["side"] == "companion"].set_index("dtype")
+    rates = ", ".join(f"{rate:.0f} ({dtype})" for dtype, rate in own["best_rate"].items())
+    most = ", ".join(f"{name}, {ratio:.1f}" for name, ratio in ceilings(found).items())
+    used = ", ".join(f"{share:.0%} ({dtype})" for dtype, share in shares(found).items())
+    return (
+        f"The networks do {own['products'].iloc[0]:.0f} thousand million multiplications for these texts, and this "
+        f"machine does at best so many thousand million a second: {rates}. A sampler of nothing but products would "
+        f"make at most so many times as many utterances a minute as the official function: {most}; ours comes at a "
+        f"share of that rate of {used}."
+    )
 
 
 def differences(found: pd.DataFrame) -> dict[str, float]:
@@ -235,7 +310,7 @@ def told(found: pd.DataFrame | None) -> str:
     return (
         f"On {n} texts in batches of {own['batch']} our sampler makes so many times as many utterances a minute as the "
         f"official function with the same weights, lengths and noise: {'; '.join(parts)}. Means differ by at most: "
-        f"{heard} (target {CLOSE:g}: {close})."
+        f"{heard} (target {CLOSE:g}: {close}). {bound(found)}"
     )
 
 

@@ -2,7 +2,8 @@
 
 Rules that all share: a difference is shown only when its interval from resampled speakers excludes zero and its paired
 test survives Holm's correction over its family (`ledger.families`); two systems are shown to be alike only when that
-interval, too, lies inside the margin; what was not measured is `untested`, with what would test it.
+interval, too, lies inside the margin; what was not measured, or on fewer than `pairs.LEAST` utterances, is `untested`,
+with what would test it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import pandas as pd
 
 from pvlib import systems
 from pvlib.config import get_profile
-from pvlib.metrics.cfr import catastrophic
 from pvlib.study import facts, modality, pairs, printed, rtf, statistics
 from pvlib.study.claims import (
     ADOPTED,
@@ -33,8 +33,9 @@ from pvlib.study.claims import (
     entry,
     number,
 )
+from pvlib.study.comparisons import TooFewError, contrast, many
 from pvlib.study.measure import in_stratum, lookup, measure, of_several_words
-from pvlib.study.statistics import ALPHA, Interval, cluster_bootstrap
+from pvlib.study.statistics import ALPHA, Interval
 
 EXPECTED = {"more": 1, "less": -1}
 FULL = 200  # utterances that a printed level of the paper rests on
@@ -122,9 +123,9 @@ def level(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Find
         return Finding(UNTESTED, evidence=f"a level of the profile {wanted}: `{command}`")
     theirs = printed.parse(claim.value)
     if check["metric"] == "rtf":
-        speed = evidence.speeds.get(check["system"])
-        if not rtf.timed(speed):
-            return _no_speed(check["system"])
+        speed, lacking = _speed_of(evidence, check["system"])
+        if lacking:
+            return lacking
         low, value, high, n = speed["low"], speed["median"], speed["high"], FULL
     else:
         rows, lacking = _rows_of(evidence, [check["system"]])
@@ -136,8 +137,9 @@ def level(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Find
             check["stratum"],
             check["system"],
         )
-        if line is None:
-            return _nothing(check["stratum"], check["metric"])
+        heard = 0 if line is None else int(line["n"])
+        if heard < pairs.LEAST:
+            return _too_few(evidence, [check["system"]], heard, check["stratum"], check["metric"])
         low, value, high, n = line["low"], line["value"], line["high"], len(rows["utterance"].unique())
     words = f"{value:.4f} [{low:.4f}, {high:.4f}]"
     if not (low <= theirs.high and theirs.low <= high):
@@ -154,7 +156,7 @@ def difference(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) ->
     if lacking:
         return lacking
     words = f"{found['difference']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
-    effect = f"d_z = {found['d']:+.3f} [{found['d_low']:+.3f}, {found['d_high']:+.3f}]"
+    effect = "all differ by the same, so d_z is not defined" if np.isnan(found["d"]) else _effect(found)
     detail = (
         f"{check['one']} - {check['other']}, {check['metric']}, {check['stratum']}: "
         f"{found['test']} p = {found['p']:.3g}, {effect}, n = {found['n']}, {found['speakers']} speakers"
@@ -168,6 +170,8 @@ def difference(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) ->
     sign = EXPECTED[check["expect"]]
     if found["difference"] * sign < 0:
         return Finding(CONTRADICTED, words, detail, found["p"])
+    if np.isnan(found["d"]) and "effect" in check:
+        return Finding(INCONCLUSIVE, words, detail, found["p"])
     if abs(found["d"]) <= float(check.get("effect", 0)):
         return Finding(
             CONTRADICTED, words, f"{detail}; the effect is not above {check['effect']}", found["p"]
@@ -186,8 +190,9 @@ def negligible(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) ->
     found, lacking = _pair(claim, evidence)
     if lacking:
         return lacking
-    margin = float(check["margin"])
-    words = f"d_z = {found['d']:+.3f} [{found['d_low']:+.3f}, {found['d_high']:+.3f}]"
+    if np.isnan(found["d"]):
+        return _no_variation(found)
+    margin, words = float(check["margin"]), _effect(found)
     same = statistics.equivalence_p(found["d"], found["n"], margin)
     mirrored = [statistics.effect_tail(found["d"] * sign, found["n"], margin) for sign in (1, -1)]
     apart = min(1.0, 2 * min(mirrored))
@@ -207,6 +212,34 @@ def negligible(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) ->
     return Finding(verdict, words, detail, same, p_against=apart)
 
 
+def no_gain(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
+    """One system against another, claimed to bring no gain as large as an effect d_z of `margin`.
+
+    `gain` says which way is better. As of `negligible` two questions are asked, but of this side alone: a loss, however
+    large and however surely shown, is no gain and speaks for the claim.
+    """
+    check = claim.check
+    found, lacking = _pair(claim, evidence)
+    if lacking:
+        return lacking
+    if np.isnan(found["d"]):
+        return _no_variation(found)
+    margin, sign = float(check["margin"]), EXPECTED[check["gain"]]
+    gain = statistics.effect_tail(sign * found["d"], found["n"], margin)
+    detail = f"{check['one']} - {check['other']}, {check['metric']}, {check['stratum']}, n = {found['n']}"
+    detail += f"; {check['gain']} would be a gain"
+    if gain < ALPHA:
+        detail += f": larger than {margin:g}, p = {gain:.3g}"
+        return Finding(CONTRADICTED, _effect(found), detail, p_against=gain)
+    most = sign * found["high" if sign > 0 else "low"]  # over resampled speakers
+    gain_by_speaker = most > margin * found["spread"]
+    verdict = SUPPORTED if 1 - gain < ALPHA and not gain_by_speaker else INCONCLUSIVE
+    detail += f": none of {margin:g}, p = {1 - gain:.3g}"
+    if gain_by_speaker:
+        detail += f", over speakers up to {most / found['spread']:.2f}"
+    return Finding(verdict, _effect(found), detail, 1 - gain, p_against=gain)
+
+
 def identical(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
     """Two systems said to do the very same: every utterance with the same words heard and the same similarity."""
     names = [claim.check["one"], claim.check["other"]]
@@ -219,6 +252,8 @@ def identical(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> 
         raise ValueError(
             f"{names[0]} and {names[1]} have not the same utterances and seeds; evaluate both again"
         )
+    if (n := rows["utterance"].nunique()) < pairs.LEAST:
+        return _too_few(evidence, names, n)
     apart = int(pairs.apart(one, other).sum())
     words = f"{apart} of {len(one)} rows differ"
     return Finding(
@@ -232,17 +267,10 @@ def strata(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Fin
     rows, lacking = _rows_of(evidence, [check["system"]])
     if lacking:
         return lacking
-    values = (
-        catastrophic(rows["wer"]).astype(float)
-        if check["metric"] == "cfr"
-        else rows[check["metric"]].to_numpy(dtype=float)
-    )
-    heard = np.isfinite(values)
-    sides = [rows.index.isin(in_stratum(rows, check[side]).index) & heard for side in ("first", "second")]
-    if not all(side.any() for side in sides):
-        return _nothing(f"{check['first']} or {check['second']}", check["metric"])
-    totals = [part for side in sides for part in (np.where(side, values, 0.0), side.astype(float))]
-    found = cluster_bootstrap(lambda s, n, t, m: s / n - t / m, totals, rows["speaker"])
+    try:
+        found = contrast(rows, check["metric"], check["first"], check["second"])
+    except TooFewError as error:
+        return _too_few(evidence, [check["system"]], error.n, error.stratum, check["metric"])
     words = f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
     detail = f"{check['system']}, {check['metric']}, {check['first']} - {check['second']}, {found.clusters} speakers"
     return Finding(_sided(found, check["expect"]), words, detail)
@@ -255,25 +283,30 @@ def bimodal(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Fi
     if lacking:
         return lacking
     values = of_several_words(rows, check["stratum"])[check["metric"]].dropna()
-    if len(values) < 4 or values.nunique() < 2:
-        return _nothing(check["stratum"], check["metric"])
+    if len(values) < pairs.LEAST:
+        what = f"{check['stratum']} texts of several words"
+        return _too_few(evidence, [check["system"]], len(values), what, check["metric"])
+    if values.nunique() < 2:
+        return Finding(
+            UNTESTED, evidence=f"all {len(values)} values of {check['metric']} are {values.iloc[0]:g}"
+        )
     found = modality.bimodality(values)
-    two = found.p < ALPHA and found.coefficient > modality.TWO_MODES
-    words = f"coefficient {found.coefficient:.3f}, one mode: p = {found.p:.3f}"
     detail = (
         f"{check['system']}, {check['metric']}, {check['stratum']}, n = {found.n}; heaps near "
         + ", ".join(f"{mode:.2f}" for mode in found.modes)
     )
-    return Finding(SUPPORTED if two else INCONCLUSIVE, words, detail, found.p)
+    return Finding(SUPPORTED if found.two else INCONCLUSIVE, str(found), detail, found.p)
 
 
 def speed(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
     """Real-time factors of two systems on one machine; they differ where their ranges do not overlap."""
     check = claim.check
-    sides = [evidence.speeds.get(check[side]) for side in ("one", "other")]
-    for side, found in zip(("one", "other"), sides, strict=True):
-        if not rtf.timed(found):
-            return _no_speed(check[side])
+    sides = []
+    for side in ("one", "other"):
+        found, lacking = _speed_of(evidence, check[side])
+        if lacking:
+            return lacking
+        sides.append(found)
     a, b = sides
     gap = Interval(a["median"] - b["median"], a["low"] - b["high"], a["high"] - b["low"], 0, 0)
     words = " against ".join(f"{s['median']:.3f} ({s['low']:.3f}-{s['high']:.3f})" for s in sides)
@@ -296,12 +329,16 @@ def _sided(found: Interval, expect: str) -> str:
 def _rows_of(evidence: Evidence, names: list[str]) -> tuple[pd.DataFrame, Finding | None]:
     there = set() if evidence.rows is None else set(evidence.rows["system"])
     if missing := [name for name in names if name not in there]:
-        options = f"--profile {evidence.profile} --system '{{}}' --samples {FULL}"
-        options += f" --manifest {evidence.manifest}" if evidence.manifest else ""
-        words = [f"no rows of {name}: `pvlib evaluate {options.format(name)}`" for name in missing]
+        words = [f"no rows of {name}: {_command(evidence, name)}" for name in missing]
         return pd.DataFrame(), Finding(UNTESTED, evidence="; ".join(words))
     rows = evidence.rows
     return rows[rows["system"].isin(names)].reset_index(drop=True), None
+
+
+def _command(evidence: Evidence, system: str) -> str:
+    options = f"--profile {evidence.profile} --system '{system}' --samples {FULL}"
+    options += f" --manifest {evidence.manifest}" if evidence.manifest else ""
+    return f"`pvlib evaluate {options}`"
 
 
 def _pair(claim: Claim, evidence: Evidence) -> tuple[dict[str, Any], Finding | None]:
@@ -310,12 +347,13 @@ def _pair(claim: Claim, evidence: Evidence) -> tuple[dict[str, Any], Finding | N
     if lacking:
         return {}, lacking
     rows = in_stratum(rows, check["stratum"])
-    both = [rows[rows["system"] == check[side]] for side in ("one", "other")]
-    if any(side.empty for side in both):
-        return {}, _nothing(check["stratum"], check["metric"])
-    values = pairs.aligned(*both, check["metric"]).dropna(subset=["one", "other"])
-    if len(values) < pairs.LEAST:
-        return {}, _nothing(check["stratum"], check["metric"])
+    names = [check["one"], check["other"]]
+    both = [rows[rows["system"] == name] for name in names]
+    n = 0
+    if not any(side.empty for side in both):
+        n = len(pairs.aligned(*both, check["metric"]).dropna(subset=["one", "other"]))
+    if n < pairs.LEAST:
+        return {}, _too_few(evidence, names, n, check["stratum"], check["metric"])
     one, other = (side.set_index(["utterance", "seed"]).sort_index() for side in both)
     differing = pairs.apart(one, other).sum()  # `aligned` has made sure that both have the same utterances
     if 0 < differing < pairs.LEAST:  # the others are the same sound, and only dilute what these show
@@ -328,14 +366,37 @@ def _pair(claim: Claim, evidence: Evidence) -> tuple[dict[str, Any], Finding | N
     return pairs.paired_line(*both, check["metric"]), None
 
 
-def _nothing(stratum: str, metric: str) -> Finding:
-    return Finding(
-        UNTESTED, evidence=f"too few {stratum} utterances with a value of {metric}; take a larger sample"
+def _no_variation(found: Mapping[str, Any]) -> Finding:
+    words = f"all {found['n']} pairs differ by {found['difference']:+.4f}"
+    return Finding(INCONCLUSIVE, words, "no variation, so d_z is not defined")
+
+
+def _effect(found: Mapping[str, Any]) -> str:
+    return f"d_z = {found['d']:+.3f} [{found['d_low']:+.3f}, {found['d_high']:+.3f}]"
+
+
+def _too_few(evidence: Evidence, names: list[str], n: int, what: str = "", metric: str = "") -> Finding:
+    """What is said where fewer than `pairs.LEAST` utterances could be compared, and what makes more of them."""
+    told = (
+        f"{n}{' ' * bool(what)}{what} {many(n, 'utterance')}{f' with a value of {metric}' if metric else ''}"
     )
+    rows = evidence.rows[evidence.rows["system"].isin(names)]
+    if rows["utterance"].nunique() < FULL:
+        more = "; ".join(_command(evidence, name) for name in dict.fromkeys(names))
+    else:
+        more = "a manifest with more such texts is needed"
+    return Finding(UNTESTED, evidence=f"{told}, fewer than the {pairs.LEAST} that a verdict needs: {more}")
 
 
-def _no_speed(system: str) -> Finding:
-    return Finding(UNTESTED, evidence=f"the speed of {system} was not measured here")
+def _speed_of(evidence: Evidence, system: str) -> tuple[Mapping[str, float], Finding | None]:
+    """The real-time factor of a system, where enough texts were timed."""
+    found = evidence.speeds.get(system)
+    n = int(found.get("utterances", 0)) if found is not None and rtf.timed(found) else 0
+    if found is not None and n >= pairs.LEAST:
+        return found, None
+    words = f"{n} {many(n, 'text')} of {system} timed here, fewer than the {pairs.LEAST} that a verdict needs"
+    command = f"`pvlib reproduce --profile {evidence.profile} --samples {FULL}`"
+    return {}, Finding(UNTESTED, evidence=f"{words}: {command}")
 
 
 KINDS: dict[str, Kind] = {
@@ -368,6 +429,13 @@ KINDS: dict[str, Kind] = {
         ("one", "other", "metric", "stratum", "margin"),
         ("texts",),
         "{metric} of {one} against {other} on {stratum} texts, the same up to d_z = {margin}; refuted by more",
+    ),
+    "no-gain": Kind(
+        no_gain,
+        ("one", "other", "metric", "stratum", "margin", "gain"),
+        ("texts",),
+        "{metric} of {one} against {other} on {stratum} texts, not {gain} by d_z = {margin}; refuted by that gain, "
+        "shown, and by no loss",
     ),
     "identical": Kind(
         identical, ("one", "other"), (), "the same words and similarity from {one} and {other}"

@@ -54,9 +54,9 @@ class Claim:
 class Evidence:
     """What verdicts are computed from: rows of `evaluate` and real-time factors, of one profile; both may be absent.
 
-    speeds: system -> {"median", "low", "high"}. short_rows: of the profile's manifest of ultra-short texts.
-    variant_rows: of the pipeline and its variants on a share of the study. manifest: what `rows` are of, "" for the
-    profile's own.
+    speeds: system -> {"median", "low", "high", "utterances"}. short_rows: of the profile's manifest of ultra-short
+    texts. variant_rows: of the pipeline and its variants on a share of the study. manifest: what `rows` are of, "" for
+    the profile's own.
     """
 
     profile: str

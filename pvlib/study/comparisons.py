@@ -15,7 +15,7 @@ from pvlib.metrics.cfr import catastrophic
 from pvlib.study import paper, statistics
 from pvlib.study.measure import in_stratum
 from pvlib.study.pairs import LEAST, paired_line
-from pvlib.study.statistics import Interval, cluster_bootstrap_mean
+from pvlib.study.statistics import Interval, cluster_bootstrap, cluster_bootstrap_mean
 
 NAMES = {
     "wer_capped": "word error rate (capped at 1)",
@@ -47,6 +47,31 @@ def difference(rows: pd.DataFrame, metric: str, one: str, other: str, stratum: s
     if both.empty:
         raise ValueError(f"{one} and {other} share no {stratum} utterance with a value of {metric}")
     return cluster_bootstrap_mean(both[metric] - both[f"{metric}_other"], both["speaker"])
+
+
+class TooFewError(ValueError):
+    """Fewer than `LEAST` utterances of a stratum have a value; n: how many have."""
+
+    def __init__(self, n: int, stratum: str, metric: str):
+        super().__init__(f"{n} {stratum} {many(n, 'utterance')} with a value of {metric}: {LEAST} are needed")
+        self.n, self.stratum = n, stratum
+
+
+def contrast(rows: pd.DataFrame, metric: str, first: str, second: str) -> Interval:
+    """Mean on `first` texts minus mean on `second` ones, of one system, with an interval over speakers.
+
+    The utterances differ, so nothing is paired but speakers. metric: a column of rows, or `cfr`. Raises TooFewError
+    where a side has fewer than `LEAST` utterances with a value, ValueError on an unknown stratum.
+    """
+    rows = rows.reset_index(drop=True)
+    values = np.asarray(catastrophic(rows["wer"]) if metric == "cfr" else rows[metric], dtype=float)
+    heard, totals = np.isfinite(values), []
+    for stratum in (first, second):
+        side = rows.index.isin(in_stratum(rows, stratum).index) & heard
+        if (n := rows["utterance"][side].nunique()) < LEAST:
+            raise TooFewError(n, stratum, metric)
+        totals += [np.where(side, values, 0.0), side.astype(float)]
+    return cluster_bootstrap(lambda s, n, t, m: s / n - t / m, totals, rows["speaker"])
 
 
 def compare(rows: pd.DataFrame, metric: str, one: str, other: str, stratum: str = "overall") -> str:

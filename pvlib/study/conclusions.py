@@ -5,10 +5,11 @@ from __future__ import annotations
 import pandas as pd
 
 from pvlib.metrics.cfr import THRESHOLD
-from pvlib.study import paper, plots, reported
-from pvlib.study.comparisons import NAMES, many
+from pvlib.study import modality, paper, plots, reported
+from pvlib.study.comparisons import NAMES, TooFewError, contrast, many
 from pvlib.study.manifest import BUCKETS
 from pvlib.study.measure import lookup, measure, of_several_words
+from pvlib.study.pairs import LEAST
 from pvlib.systems import CONTROLS, MAIN, absent
 
 PAPER_STRATA = ("overall", "short", "ultra-short")  # for which the paper prints failure rates
@@ -44,34 +45,49 @@ def bullets(*sentences: str) -> str:
     return "\n".join(f"* {sentence}" for sentence in sentences)
 
 
-def lengths(rows: pd.DataFrame, system: str, metric: str = "wer_capped") -> str:
-    """One sentence: how a metric of a system differs between short (<= 8 words) and long texts, beside the paper."""
-    measured = measure(rows, [metric], ["short", "long"])
-    short, long = (lookup(measured, metric, stratum, system) for stratum in ("short", "long"))
-    if short is None or long is None:
-        return f"`{system}`: not measured on both short and long texts."
-    apart = short["low"] > long["high"] or long["low"] > short["high"]
+def lengths(
+    rows: pd.DataFrame, system: str, metric: str = "wer_capped", strata: tuple[str, str] = ("short", "long")
+) -> str:
+    """One sentence: how a metric of a system differs between two lengths of text, beside the paper.
+
+    The difference and its interval are those of the ledger's claims (`comparisons.contrast`).
+    """
+    measured = measure(rows, [metric], strata)
+    if any(lookup(measured, metric, stratum, system) is None for stratum in strata):
+        return f"`{system}`: not measured on both {' and '.join(strata)} texts."
     printed = paper.points().set_index(["metric", "stratum", "system"])["value"]
-    theirs = [printed.get((metric, stratum, system)) for stratum in ("short", "long")]
+    theirs = [printed.get((metric, stratum, system)) for stratum in strata]
     beside = "" if None in theirs else f"; the paper prints {theirs[0]:.3f} and {theirs[1]:.3f}"
-    verdict = "The intervals do not overlap." if apart else "The intervals overlap."
-    return (
-        f"`{system}`, {NAMES[metric]}: {value(measured, metric, 'short', system)} on short texts, "
-        f"{value(measured, metric, 'long', system)} on long ones{beside}. {verdict}"
-    )
+    one, other = (value(measured, metric, stratum, system) for stratum in strata)
+    try:
+        found = contrast(rows[rows["system"] == system], metric, *strata)
+    except TooFewError as error:
+        verdict = f"Too few to tell them apart ({error})."
+    else:
+        ends = f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+        shown = "no difference is shown" if found.low <= 0 <= found.high else "a difference is shown"
+        verdict = f"Difference {ends}: {shown}."
+    return f"`{system}`, {NAMES[metric]}: {one} on {strata[0]} texts, {other} on {strata[1]} ones{beside}. {verdict}"
 
 
 def bimodality(rows: pd.DataFrame, system: str, stratum: str = "ultra-short") -> str:
-    """One sentence: how many utterances of a stratum are perfect, how many broken, how many between.
+    """One sentence: how many utterances of a stratum are perfect, how many broken, how many between, and the test.
 
-    Texts of one word are left out.
+    Texts of one word are left out. The test is that of the ledger's claim (`modality.bimodality` of the capped word
+    error rate), before any correction for several tests.
     """
-    wer = of_several_words(rows[rows["system"] == system], stratum)["wer"]
+    wer = of_several_words(rows[rows["system"] == system], stratum)["wer_capped"].dropna()
     if wer.empty:
         return f"`{system}` has no {stratum} utterance of two words or more in this sample."
     perfect, broken = int((wer <= PERFECT).sum()), int((wer > BROKEN).sum())
     between = len(wer) - perfect - broken
-    shape = "two heaps" if between < min(perfect, broken) else "no two clear heaps"
+    if len(wer) < LEAST:
+        shape = "too few to tell one heap from two"
+    elif wer.nunique() < 2:
+        shape = "all the same"
+    else:
+        found = modality.bimodality(wer)
+        shape = f"{'two heaps' if found.two else 'no two heaps are shown'} ({found})"
     return (
         f"Of the {len(wer)} {stratum} {many(len(wer), 'utterance')} of `{system}` with two words or more, {perfect} "
         f"{'is' if perfect == 1 else 'are'} perfect, {broken} {'has' if broken == 1 else 'have'} a word error rate "

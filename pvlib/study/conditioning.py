@@ -355,7 +355,7 @@ def moved(rows: pd.DataFrame) -> pd.DataFrame:
             if len(both) < 2:
                 continue
             found = statistics.paired_bootstrap(both["a"], both["b"], both["speaker"])
-            p = statistics.paired_t(both["a"], both["b"]).p
+            p = statistics.paired_test(both["a"], both["b"]).p
             lines.append(
                 (wish, measure, found.value, found.low, found.high, found.n, p, signs.get(measure, 0))
             )

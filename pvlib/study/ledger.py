@@ -63,6 +63,7 @@ CHOICES: dict[str, Iterable[str]] = {
     "first": STRATA,
     "second": STRATA,
     "expect": EXPECTED,
+    "gain": EXPECTED,
     "relation": printed.RELATIONS,
     "texts": (ULTRA_SHORT,),
 }
@@ -338,13 +339,13 @@ def families(claims: Sequence[Claim], p: Sequence[float]) -> np.ndarray:
     """The p of each claim after Holm's correction over its family; NaN where there was no test.
 
     p: of one question to each claim. A family is what one notebook shows: its differences, and apart from them its
-    equivalences, of which it is asked once whether they hold and once whether they fail. So a claim has one p,
-    whichever notebook prints it. The same test behind two claims counts once.
+    equivalences and claims of no gain, of which it is asked once whether they hold and once whether they fail. So a
+    claim has one p, whichever notebook prints it. The same test behind two claims counts once.
     """
     tests: dict[tuple[str, bool], dict[str, float]] = {}
     where = []
     for claim, value in zip(claims, p, strict=True):
-        family = (claim.notebook, claim.kind == "negligible")
+        family = (claim.notebook, claim.kind in ("negligible", "no-gain"))
         test = json.dumps([claim.kind, {name: str(v) for name, v in claim.check.items() if name != "effect"}])
         tests.setdefault(family, {})[test] = value
         where.append((family, test))

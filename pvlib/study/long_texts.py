@@ -358,7 +358,7 @@ def tests(found: pd.DataFrame, metric: str = "secs_ecapa_clip") -> pd.DataFrame:
     lines = []
     for name in (name for name in found["join"].unique() if name != "cross-fade"):
         ends = statistics.paired_bootstrap(wide[name], wide["cross-fade"], wide["speaker"])
-        p = statistics.paired_t(wide[name], wide["cross-fade"]).p if len(wide) >= LEAST else float("nan")
+        p = statistics.paired_test(wide[name], wide["cross-fade"]).p if len(wide) >= LEAST else float("nan")
         lines.append((name, len(wide), ends.value, ends.low, ends.high, p))
     table = pd.DataFrame(lines, columns=["join", "n", "difference", "low", "high", "p"])
     return table.assign(p_holm=statistics.holm(table["p"]))

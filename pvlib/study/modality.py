@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pvlib.study.statistics import ALPHA
+
 TWO_MODES = 5 / 9  # Sarle's coefficient of a uniform distribution; above it speaks for two modes
 RESAMPLES = 4999  # the smallest p is 1 / 5000: below 0.05 after Holm's correction of two hundred tests
 
@@ -25,6 +27,14 @@ class Bimodality:
     bandwidth: float
     p: float
     modes: tuple[float, ...]
+
+    @property
+    def two(self) -> bool:
+        """Whether two modes are shown, before any correction for several tests."""
+        return self.p < ALPHA and self.coefficient > TWO_MODES
+
+    def __str__(self) -> str:
+        return f"coefficient {self.coefficient:.3f}, one mode: p = {self.p:.3f}"
 
 
 def bimodality(values: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0) -> Bimodality:

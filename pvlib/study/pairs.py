@@ -9,7 +9,16 @@ import numpy as np
 import pandas as pd
 
 from pvlib.metrics.cfr import catastrophic
-from pvlib.study.statistics import cohens_d, holm, mcnemar, paired_bootstrap, paired_t, wilcoxon
+from pvlib.study.statistics import (
+    Interval,
+    cohens_d,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+    paired_test,
+    uniform,
+    wilcoxon,
+)
 
 LEAST = 6  # pairs below which no verdict is drawn: of five, even the signed-rank test can never reach 0.05
 LAST_DIGIT = 1.5e-6  # a unit of the sixth digit, which is the last that rows keep
@@ -74,11 +83,17 @@ def aligned(one: pd.DataFrame, other: pd.DataFrame, metric: str) -> pd.DataFrame
 
 
 def paired_line(one: pd.DataFrame, other: pd.DataFrame, metric: str) -> dict[str, Any]:
-    """What `paired_table` says of one metric of two systems: `COLUMNS` without `p_holm`. Raises ValueError likewise."""
+    """What `paired_table` says of one metric of two systems: `COLUMNS` without `p_holm`.
+
+    Where all pairs differ by the same amount, and it is not zero, d is not defined (NaN) and the test is Wilcoxon's; a
+    difference of zero everywhere is no difference (d = 0, p = 1). Raises ValueError as `paired_table`.
+    """
     both = aligned(one, other, metric)
     pairs = both.dropna(subset=["one", "other"])
     a, b = pairs["one"].to_numpy(), pairs["other"].to_numpy()
-    test, d, interval = paired_t(a, b), cohens_d(a, b), paired_bootstrap(a, b, pairs["speaker"])
+    test, interval = paired_test(a, b), paired_bootstrap(a, b, pairs["speaker"])
+    no_effect_size = Interval(np.nan, np.nan, np.nan, len(pairs), len(pairs))
+    d = no_effect_size if uniform(a, b) else cohens_d(a, b)
     name, p = test.name, test.p
     if metric == "cfr" and np.isin(np.concatenate([a, b]), (0, 1)).all():
         name, p = "McNemar", mcnemar(a, b).mid_p
@@ -109,8 +124,9 @@ def paired_table(rows: pd.DataFrame, one: str, others: Sequence[str], metrics: S
 
     rows: of one stratum, as `evaluate` returns them. difference: one - other, with an interval from resampled
     speakers; spread: the standard deviation of the differences. test: "paired t", or "McNemar" (mid-p) for `cfr`;
-    where an utterance has several seeds, its failure rate is compared by the paired t-test. d: d_z. p_holm: Holm over
-    the whole table. left_out: pairs without a value on either side. Raises ValueError as `aligned` and the tests do.
+    where an utterance has several seeds, its failure rate is compared by the paired t-test; "Wilcoxon" where all pairs
+    differ by the same amount. d: d_z. p_holm: Holm over the whole table. left_out: pairs without a value on either
+    side. Raises ValueError as `aligned` and the tests do.
     """
     own = rows[rows["system"] == one]
     lines = [

@@ -364,10 +364,8 @@ def prepare(
     rows = make_rows(profile, samples, names, jobs=jobs, progress=progress)
     if any(need.demo for need in needs):
         demo = evaluate(profile, DEMO_SYSTEMS, manifest=manifests.demo(), progress=progress)
-    if any(need.speed for need in needs):
+    if any(need.speed or need.sweep for need in needs):
         speed = measure_speed(profile, utterances=sweeps.timed(samples), progress=progress)["systems"]
-    if any(need.sweep for need in needs):
-        sweeps.speeds(profile, utterances=sweeps.timed(samples), progress=progress)
     if any(need.batches for need in needs):
         batches.measured(profile, samples, progress=progress)
     if any(need.folding for need in needs):

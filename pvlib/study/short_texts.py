@@ -20,7 +20,7 @@ from pvlib.config import ConfigError, Profile, get_profile
 from pvlib.metrics.cfr import catastrophic
 from pvlib.metrics.judges import Panel
 from pvlib.study import ledger, manifest, statistics
-from pvlib.study.comparisons import many
+from pvlib.study.comparisons import TooFewError, contrast, many
 from pvlib.study.evaluate import evaluate
 from pvlib.study.evaluate import finished as finished_rows
 from pvlib.study.manifest import Manifest
@@ -195,8 +195,6 @@ def _line(one: pd.DataFrame, other: pd.DataFrame, metric: str) -> dict[str, obje
         return line
     if metric == "cfr" and np.isin(np.concatenate([a, b]), (0, 1)).all():
         return line | {"test": "McNemar", "p": statistics.mcnemar(a, b).mid_p}
-    if np.ptp(a - b) == 0 and (a != b).any():
-        return line  # the same difference everywhere: no test of it is defined
     return line | {"test": "Wilcoxon", "p": statistics.wilcoxon(a, b).p}
 
 
@@ -441,7 +439,8 @@ def oracle_gap(compared: pd.DataFrame) -> str:
 def beside_long(rows: pd.DataFrame, main: pd.DataFrame, system: str = PIPELINE) -> str:
     """One sentence: whether a system fails more on ultra-short texts than on the long ones of the main test set.
 
-    Where it does not there is no collapse to explain, only a model that speaks unclearly. main: rows of that set.
+    Where it does not there is no collapse to explain, only a model that speaks unclearly. main: rows of that set. The
+    test is that of the ledger's claims on lengths of text (`comparisons.contrast`).
     """
     long = in_stratum(main[main["system"] == system], "long")
     short = rows[rows["system"] == system]
@@ -452,13 +451,18 @@ def beside_long(rows: pd.DataFrame, main: pd.DataFrame, system: str = PIPELINE) 
     if None in sides:
         return f"`{system}` has no long text in this sample to compare with."
     told = [f"{value:.1%} [{low:.1%}, {high:.1%}]" for value, low, high in sides]
-    if sides[0][1] > sides[1][2]:
+    try:
+        found = contrast(pd.concat([short, long]), "cfr", STRATUM, "long")
+    except TooFewError as error:
+        return f"`{system}` fails on {told[0]} of these texts and on {told[1]} of the long ones: too few ({error})."
+    if found.low > 0:
         verdict = "short texts fail more often than long ones"
-    elif sides[0][2] < sides[1][1]:
+    elif found.high < 0:
         verdict = "short texts fail less often than long ones, so nothing collapses there"
     else:
-        verdict = "the intervals overlap, so a collapse of short texts alone is not shown"
-    return f"`{system}` fails on {told[0]} of these texts and on {told[1]} of the long ones: {verdict}."
+        verdict = "the interval contains zero, so a collapse of short texts alone is not shown"
+    apart = f"difference {found.value:+.1%}, 95 % interval {found.low:+.1%} to {found.high:+.1%}"
+    return f"`{system}` fails on {told[0]} of these texts and on {told[1]} of the long ones ({apart}): {verdict}."
 
 
 def _pick(compared: pd.DataFrame, one: str, other: str, metric: str = "cfr") -> Mapping[str, float]:

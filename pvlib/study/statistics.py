@@ -16,6 +16,8 @@ from pvlib.metrics.eer import equal_error_rate
 RESAMPLES = 2000
 LEVEL = 0.95
 ALPHA = 0.05
+ROUNDING = 1e-14  # of two values: nearer ones are the same
+UNIFORM = 1e-9  # of the largest difference: nearer ones are the same
 
 
 @dataclass(frozen=True)
@@ -192,18 +194,39 @@ def paired_t(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     return PairedTest("paired t", float(found.statistic), float(found.pvalue), n)
 
 
+def uniform(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether all pairs differ by the same amount and it is not zero, so that neither t nor d is defined.
+
+    Raises ValueError on fewer than two pairs, unequal lengths, and a value that is not finite.
+    """
+    return _is_uniform(_pairs(a, b))
+
+
 def wilcoxon(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     """Wilcoxon's signed-rank test that a - b is symmetric about zero; pairs without a difference are ranked (Pratt).
 
-    Exact for up to 50 pairs without ties and zeros, else with the normal approximation. Raises ValueError as above.
+    Exact for up to 50 pairs without ties and zeros, and where all pairs differ by the same amount (2^(1 - n), as of
+    the sign test); else with the normal approximation. Raises ValueError on fewer than two pairs, unequal lengths, and
+    a value that is not finite.
     """
-    difference = _differences(a, b)
+    difference = _pairs(a, b)
+    n = len(difference)
     if not difference.any():
-        return PairedTest("Wilcoxon", 0.0, 1.0, len(difference))
+        return PairedTest("Wilcoxon", 0.0, 1.0, n)
+    if _is_uniform(difference):
+        return PairedTest("Wilcoxon", 0.0, 0.5 ** (n - 1), n)
     from scipy.stats import wilcoxon as signed_rank
 
     found = signed_rank(difference, zero_method="pratt")
     return PairedTest("Wilcoxon", float(found.statistic), float(found.pvalue), len(difference))
+
+
+def paired_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
+    """The paired t-test, or Wilcoxon's where all pairs differ by the same amount; its name says which.
+
+    Raises ValueError on fewer than two pairs, unequal lengths, and a value that is not finite.
+    """
+    return wilcoxon(a, b) if uniform(a, b) else paired_t(a, b)
 
 
 def cohens_d(a: Sequence[float], b: Sequence[float], kind: str = "d_z", level: float = LEVEL) -> Interval:
@@ -379,16 +402,25 @@ def detectable(n: int, power: float = 0.8, alpha: float = ALPHA) -> float:
     return float(np.squeeze(TTestPower().solve_power(nobs=n, power=power, alpha=alpha)))
 
 
-def _differences(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
+def _pairs(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
+    """The differences a - b; what rounding of the values leaves of a difference of nothing is zero."""
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
         raise ValueError(f"{a.size} values against {b.size}: a paired test needs two pairs or more")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("a value is not finite; leave such pairs out and say how many")
-    difference = a - b
-    largest = np.abs(difference).max()
-    if largest and np.ptp(difference) <= 1e-12 * largest:
+    rounding = ROUNDING * np.maximum(np.abs(a), np.abs(b))
+    return np.where(np.abs(a - b) <= rounding, 0.0, a - b)
+
+
+def _is_uniform(difference: np.ndarray) -> bool:
+    return bool(difference.any()) and np.ptp(difference) <= UNIFORM * np.abs(difference).max()
+
+
+def _differences(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
+    difference = _pairs(a, b)
+    if _is_uniform(difference):
         raise ValueError(
-            f"all {len(a)} differences are {difference[0]:g}: without variation there is no test"
+            f"all {len(difference)} differences are {difference[0]:g}: without variation there is no test"
         )
     return difference

@@ -1,10 +1,9 @@
-"""The sweep behind Figure 4: steps of the ODE against guidance, in quality and in speed; SV2TTS's other vocoders."""
+"""The sweep behind Figure 4: steps of the ODE against guidance; SV2TTS's other vocoders. Speed: `rtf.by_steps`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import pandas as pd
 
 from pvlib import systems
@@ -13,7 +12,6 @@ from pvlib.metrics.judges import Panel
 from pvlib.study.evaluate import evaluate
 from pvlib.study.manifest import Manifest
 from pvlib.study.measure import measure
-from pvlib.study.rtf import measure_speed
 from pvlib.systems.base import System
 
 SYSTEM = "personavoice"
@@ -120,31 +118,3 @@ def points(rows: pd.DataFrame, secs: str) -> pd.DataFrame:
             point |= {name: line["value"], f"{name}_low": line["low"], f"{name}_high": line["high"]}
         found.append(point)
     return pd.DataFrame(found)
-
-
-def speeds(
-    profile: Profile | str,
-    *,
-    steps: Sequence[int] = STEPS,
-    utterances: int = TIMED,
-    progress: bool = True,
-) -> pd.DataFrame:
-    """Median real-time factor for each number of steps, with its range: columns steps, rtf, rtf_low, rtf_high.
-
-    One utterance at a time, warm; kept, as `measure_speed` does. The strength of guidance costs nothing: both of
-    its halves are computed whatever it is.
-    """
-    profile = get_profile(profile) if isinstance(profile, str) else profile
-    names = {variant(profile, n, profile.inference.cfg_strength): n for n in steps}
-    measured = measure_speed(profile, list(names), utterances, progress=progress)["systems"]
-    lines = [
-        (
-            n,
-            *(
-                np.nan if measured[name][key] is None else measured[name][key]
-                for key in ("median", "low", "high")
-            ),
-        )
-        for name, n in names.items()
-    ]
-    return pd.DataFrame(lines, columns=["steps", "rtf", "rtf_low", "rtf_high"])

@@ -219,7 +219,7 @@ def readme_block(profile: str, readme: Path | None = None) -> Path:
 
 
 def committed_speeds(profile: str) -> dict[str, dict[str, float]]:
-    """Real-time factors of the recorded run: system -> median, low, high; empty where none were recorded.
+    """Real-time factors of the recorded run: system -> median, low, high, utterances; empty where none were recorded.
 
     Raises RowsError when the file is damaged.
     """
@@ -227,7 +227,7 @@ def committed_speeds(profile: str) -> dict[str, dict[str, float]]:
     if not path.exists():
         return {}
     try:
-        table = pd.read_csv(path).set_index("system")[["median", "low", "high"]].astype(float)
+        table = pd.read_csv(path).set_index("system")[["median", "low", "high", "utterances"]].astype(float)
     except (OSError, ValueError, KeyError) as error:
         raise row_files.RowsError(
             f"{path} cannot be read as speeds ({error}); restore it with `git checkout -- {path}`"
