@@ -366,6 +366,13 @@ def _check_output(path: Path, reference: Path) -> None:
         help="take up the recorded rows of systems whose sources, weights, packages and sounds are unchanged since, on "
         "the same kind of machine, instead of making them again",
     ),
+    argument(
+        "--again",
+        type=_positive,
+        metavar="N",
+        help="with --keep: take up rows of systems of which only sources have changed, too, where N of each, made "
+        "again by those of today, are the recorded ones in all but their seconds",
+    ),
     examples="pvlib reproduce\npvlib reproduce --samples 200 --jobs 2 --record --keep\npvlib reproduce --only 06",
 )
 def reproduce(arguments: argparse.Namespace) -> None:
@@ -381,11 +388,14 @@ def reproduce(arguments: argparse.Namespace) -> None:
     from pvlib.study import reproduce as study
     from pvlib.training import speed
 
+    if arguments.again and not arguments.keep:
+        raise CommandError("--again goes with --keep, which takes recorded rows up")
     jobs = arguments.jobs or launch.usual_jobs(profile)
     if arguments.keep:
         from pvlib.study import recorded
 
-        print(f"{recorded.take_up(profile):,} recorded rows taken up")
+        taken = recorded.take_up(profile, again=arguments.again or 0, progress=True)
+        print(f"{taken:,} recorded rows taken up")
     given = (profile.name, arguments.samples, arguments.record, arguments.only, jobs)
     print(study.reproduce(*given, learning=speed.measured))
 

@@ -761,6 +761,63 @@ def test_recorded_rows_are_taken_up_unless_something_changed(place, monkeypatch)
     assert take_up() == 0 and "xtts is not installed" in left_out.pop()
 
 
+def test_rows_are_carried_over_a_change_of_sources_that_some_of_them_made_again_survive(place, monkeypatch):
+    """Sources change: without `again` nothing is taken up; with it what comes out the same, and the record says so."""
+    text = "one"
+
+    class Written(Hum):
+        def fingerprint(self):
+            return super().fingerprint() | {"sources": {"pvlib.hum": text, "pvlib.same": "s"}}
+
+    made: list[Hum] = []
+
+    def create(name, *_):
+        made.append(Written(name, fails={"s0-0"}, version=sounds))
+        made[-1].fingerprint = Written("hum").fingerprint  # another sound under the same version
+        return made[-1]
+
+    sounds = 1
+    monkeypatch.setattr(systems, "create", create)
+    monkeypatch.setattr(systems, "is_known", lambda name: True)
+    monkeypatch.setattr(systems, "lacking", lambda *_: [])
+    run(create("hum"))
+    provenance.record(PROFILE, [create("hum")], judges=Ears())
+    assert "carried" not in row_files.provenance("mini")["systems"]["hum"]
+    committed = (paths.RESULTS / "mini/hum.csv").read_bytes()
+    shutil.rmtree(paths.WORKING_ROWS)
+    left_out: list[str] = []
+
+    def take_up(again=0):
+        made.clear()
+        taken = recorded_rows.take_up(PROFILE, again=again, judges=Ears(), say=left_out.append)
+        return taken, [utterance for hum in made for utterance in hum.made]
+
+    text = "two"
+    assert take_up() == (0, []) and "other sources (pvlib.hum); --again" in left_out.pop()
+    sounds = 2
+    taken, again = take_up(again=4)
+    assert taken == 0 and len(again) == 4 and "rows come out otherwise: " in left_out.pop()
+    sounds = 1
+    taken, again = take_up(again=4)
+    assert taken == 20 and len(set(again)) == 4 and not left_out
+    assert take_up(again=4) == (0, [])  # they are all there
+    provenance.record(PROFILE, [create("hum")], judges=Ears())
+    card = row_files.provenance("mini")["systems"]["hum"]
+    assert (
+        card["carried"] == [{"sources": ["pvlib.hum"], "again": again}]
+        and card["sources"]["pvlib.hum"] == "two"
+    )
+    assert "kept_from" in card and (paths.RESULTS / "mini/hum.csv").read_bytes() == committed
+    shutil.rmtree(paths.WORKING_ROWS)
+    text = "three"
+    assert take_up(again=2)[0] == 20
+    provenance.record(PROFILE, [create("hum")], judges=Ears())
+    assert [len(note["again"]) for note in row_files.provenance("mini")["systems"]["hum"]["carried"]] == [
+        4,
+        2,
+    ]
+
+
 def test_the_cost_of_rows_of_several_places_survives(place, monkeypatch):
     recorded()
     other = manifests.read("tiny-test").reseeded(1)

@@ -25,6 +25,8 @@ from pvlib.study.manifest import Manifest
 from pvlib.systems.base import System
 from pvlib.systems.fingerprint import digest, module_path, source_hash
 
+CARRIED = "carried.json"  # beside the working rows
+
 
 class RecordError(RuntimeError):
     """A run that is not complete enough to be recorded; the message says what is missing."""
@@ -85,7 +87,8 @@ def record(
     benchmark, the models' figures and the demo's rows where they were made; those of another one, and of a part of
     the study (its name), lie in folders of their own (`rows.part_of`). Wall seconds are those of the recorded rows,
     null where they are not known of these alone. Rows that were recorded before, to the last digit of their times,
-    say in `kept_from` when and where. Nothing is computed and, unless all rows are there, nothing is written.
+    say in `kept_from` when and where, and in `carried` which rows were made again when only sources had changed since.
+    Nothing is computed and, unless all rows are there, nothing is written.
     Raises RecordError, RowsError.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
@@ -125,6 +128,9 @@ def record(
         if old.get("sha256") == cards[system.name]["sha256"]:
             origin = {key: before[key] for key in ("date", "commit", "machine")}
             cards[system.name]["kept_from"] = old.get("kept_from", origin)
+            carried = [*old.get("carried", []), *_carried(profile, place, system.name, old["sha256"])]
+            if carried:
+                cards[system.name]["carried"] = carried
     if place == profile.name:
         files |= _extras(profile, device, judges, list(cards))
     content = {
@@ -146,6 +152,30 @@ def record(
     return row_files.write_text(
         folder / "provenance.json", json.dumps(content, indent=2, sort_keys=True) + "\n"
     )
+
+
+def note_carried(profile: Profile, carried: dict[str, dict[str, Any]]) -> None:
+    """Keep for the next record of which systems only sources changed, and which of their rows were made again.
+
+    carried: by place and system. Notes of an earlier call that are of other systems stay.
+    """
+    path = paths.WORKING_ROWS / profile.name / CARRIED
+    known = _notes(path)
+    for place, notes in carried.items():
+        known[place] = known.get(place, {}) | notes
+    row_files.write_text(path, json.dumps(known, indent=2, sort_keys=True) + "\n")
+
+
+def _carried(profile: Profile, place: str, name: str, sha256: str) -> list[dict[str, Any]]:
+    note = _notes(paths.WORKING_ROWS / profile.name / CARRIED).get(place, {}).get(name, {})
+    return [{key: note[key] for key in ("sources", "again")}] if note.get("sha256") == sha256 else []
+
+
+def _notes(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
 
 
 def _extras(
