@@ -1,8 +1,8 @@
 """Self-attention of the official DiT, rearranged for a CPU.
 
-The same numbers as `f5_tts.model.modules.AttnProcessor` (a test holds them equal, gradients too), row by row: scores of
-one row stay in the cache, padding costs nothing, and the gradient needs no second softmax
-(dS = P (dP - rowsum(dO O)), the identity of FlashAttention; Dao et al., 2022).
+The same numbers as `f5_tts.model.modules.AttnProcessor` (a test holds them equal, gradients too), row by row and, where
+no gradient is asked for, some queries at a time: the scores stay in the cache, padding costs nothing, and the gradient
+needs no second softmax (dS = P (dP - rowsum(dO O)), the identity of FlashAttention; Dao et al., 2022).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from contextlib import contextmanager
 import torch
 from f5_tts.model.modules import Attention, AttnProcessor
 from torch import Tensor, nn
+
+QUERIES = 256  # at a time
 
 
 class RowAttention:
@@ -98,14 +100,17 @@ def _attended(
 ) -> Tensor:
     """Scaled dot-product attention of rows of unequal length: (b, heads, n, d); zero behind each length.
 
-    kept: gains the attention weights of each row.
+    kept: gains the attention weights of each row, which then are computed at once.
     """
     out = torch.zeros_like(query)
     for row, n in enumerate(lengths):
-        shares = _shares(query[row, :, :n], key[row, :, :n])
-        out[row, :, :n] = torch.bmm(shares, value[row, :, :n])
-        if kept is not None:
-            kept.append(shares)
+        step = QUERIES if kept is None else max(1, n)
+        for first in range(0, n, step):
+            some = slice(first, min(n, first + step))
+            shares = _shares(query[row, :, some], key[row, :, :n])
+            out[row, :, some] = torch.bmm(shares, value[row, :, :n])
+            if kept is not None:
+                kept.append(shares)
     return out
 
 
