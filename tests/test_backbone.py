@@ -7,8 +7,9 @@ import torch
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.modules import AttnProcessor, DiTBlock
 
-from pvlib import backbone, ceag, config
+from pvlib import attention, backbone, ceag, config
 from pvlib.attention import RowAttention, row_by_row
+from pvlib.convolution import depthwise, summed
 from pvlib.text import TextError
 
 CASES = [(c, s, p) for c in ("durations", "average", "padded") for s in (1, 2) for p in (True, False)]
@@ -94,6 +95,21 @@ def test_the_skip_subtracts_the_input_from_each_half():
     torch.testing.assert_close(both[:3], plain - x)
     without = DiT.forward(model.transformer, **given, drop_audio_cond=True, drop_text=True)
     torch.testing.assert_close(both[3:], without - x)
+
+
+@pytest.mark.parametrize("way", [depthwise, summed])
+def test_the_depthwise_convolution_is_that_of_torch(way):
+    conv = torch.nn.Conv1d(6, 6, 7, padding=3, groups=6)
+    x = torch.randn(2, 11, 6, requires_grad=True)
+    wanted = conv(x.transpose(1, 2)).transpose(1, 2)
+    torch.testing.assert_close(way(conv, x), wanted)
+    of = (x, *conv.parameters())
+    for own, other in zip(
+        torch.autograd.grad(way(conv, x).square().sum(), of),
+        torch.autograd.grad(wanted.square().sum(), of),
+        strict=True,
+    ):
+        torch.testing.assert_close(own, other)
 
 
 def test_the_local_convolution_is_a_convolution_and_begins_as_nothing():
@@ -187,6 +203,19 @@ def test_rows_attend_one_by_one_on_a_cpu_and_the_official_processors_come_back()
         assert type(layers[0].processor.inner) is RowAttention  # whoever looks on, the numbers are the same
         assert all(type(layer.processor) is RowAttention for layer in layers[1:])
     assert [layer.processor for layer in layers] == official
+
+
+@pytest.mark.parametrize("lengths", [[9, 4], [1, 8], [0, 5]])
+def test_some_queries_at_a_time_attend_as_all_at_once(monkeypatch, lengths):
+    query, key, value = torch.randn(3, 2, 2, 9, 4, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(attention, "QUERIES", 4)
+    out = attention._attended(query, key, value, lengths)
+    for row, n in enumerate(lengths):
+        whole = torch.nn.functional.scaled_dot_product_attention(
+            *(t[row, :, :n] for t in (query, key, value))
+        )
+        torch.testing.assert_close(out[row, :, :n], whole)
+        assert not out[row, :, n:].any()
 
 
 @pytest.mark.parametrize(("setting", "value"), [("pe_attn_head", 1), ("attn_mask_enabled", False)])
