@@ -154,15 +154,11 @@ def record(
     )
 
 
-def note_carried(profile: Profile, carried: dict[str, dict[str, Any]]) -> None:
-    """Keep for the next record of which systems only sources changed, and which of their rows were made again.
-
-    carried: by place and system. Notes of an earlier call that are of other systems stay.
-    """
+def note_carried(profile: Profile, place: str, name: str, note: dict[str, Any]) -> None:
+    """Keep for the next record which sources of a system changed and which of its rows were made again (`recorded`)."""
     path = paths.WORKING_ROWS / profile.name / CARRIED
     known = _notes(path)
-    for place, notes in carried.items():
-        known[place] = known.get(place, {}) | notes
+    known[place] = known.get(place, {}) | {name: note}
     row_files.write_text(path, json.dumps(known, indent=2, sort_keys=True) + "\n")
 
 

@@ -53,7 +53,6 @@ def take_up(
     """
     judges = judges or shared_judges(profile)
     taken = 0
-    carried: dict[str, dict[str, Any]] = {}
     for place, manifest in _places(profile).items():
         if not row_files.is_recorded(place):
             continue
@@ -69,19 +68,17 @@ def take_up(
                 if again:
                     rows = _recorded(place, name, card, keys)
                     tried, reason = _again(profile, name, requests, rows, manifest, judges, again)
-                    note = {"sources": modules, "again": tried, "sha256": card["sha256"]}
-                    carried.setdefault(place, {})[name] = note
+                    if not reason:
+                        note = {"sources": modules, "again": tried, "sha256": card["sha256"]}
+                        provenance.note_carried(profile, place, name, note)
                 else:
                     reason = (
                         f"other sources ({', '.join(modules)}); --again 3 tries whether they make other rows"
                     )
             if reason:
-                carried.get(place, {}).pop(name, None)
                 say(f"{place}: rows of {name} are not taken up: {reason}")
                 continue
             taken += _take_up(profile, name, card, place, keys, judges)
-    if again:
-        provenance.note_carried(profile, carried)
     return taken
 
 
