@@ -56,6 +56,24 @@ def test_the_identity_is_counted_row_by_row(rows):
     assert (line["difference"], line["d"], line["p"]) == (0, 0, 1)
 
 
+def test_true_words_that_shorten_the_speech_are_told_apart_from_those_that_do_not(rows):
+    """48 clips: 8 heard as said; of the others half come out at half the length, and lose 0.4 of their words."""
+    ours, told = (
+        rows[rows["system"] == name].reset_index(drop=True).assign(wer_capped=0.1)
+        for name in (ablations.SYSTEM, ablations.system_of()["true transcript"])
+    )
+    told.loc[8:, "reference_text"], told.loc[:7, "reference_text"] = "Abc!", "A."
+    told.loc[28:, "generated_seconds"], told.loc[28:, "wer_capped"] = 1.0, 0.5
+    said = ablations.paced(pd.concat([ours, told]))
+    assert "In 8 of 48 clips the words heard are the true ones, and WER changes by +0.000" in said
+    assert "the other 40 the true words have 3.0 letters where 1.0 are heard" in said
+    assert "by +0.400 in the 20 that come out shorter by more than a tenth, by +0.000 in the rest" in said
+    assert "rho -1.00" in said
+    told["generated_seconds"] = np.linspace(1.9, 2.1, 48)
+    assert "tenth" not in ablations.paced(pd.concat([ours, told]))
+    assert ablations.paced(ours).startswith("Fewer than 6 clips")
+
+
 def test_few_pairs_give_means_and_no_test(rows):
     few = rows[rows["utterance"].isin(rows["utterance"].unique()[:5])]
     found = ablations.table(few, ablations.ORACLES)

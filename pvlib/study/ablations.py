@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from pvlib import systems
 from pvlib.config import Profile, get_profile
@@ -54,6 +55,7 @@ METRICS = ("secs_ecapa_clip", "wer_capped")
 CRITERION = 0.1  # |d| that the paper asks of a module
 
 SHARE = 8  # one utterance in so many of a complete study is ablated: there are many variants
+SHORTER = 0.9  # times as long: by more than a tenth
 QUICK = 1  # utterances of another: too few for a test, enough to see and hear each variant at work
 
 
@@ -259,3 +261,49 @@ def identical(rows: pd.DataFrame, short: str, other: str = SYSTEM) -> str:
     differing = int(apart(one, two.loc[one.index]).sum())
     whose = "the pipeline's" if other == SYSTEM else f"those of {other}"
     return f"{short}: {differing} of {len(one)} rows differ from {whose}."
+
+
+def paced(rows: pd.DataFrame) -> str:
+    """What being told the clip's true words does to the length of what is made, and with it to its words; sentences.
+
+    The rule of durations takes the clip's letters for all that its second holds. True words hold more letters than can
+    be heard where the clip's edges cut them. Compared are utterances that both systems spoke: where what was heard is
+    what was said, and where it is not; there Spearman's rank correlation of the change in length with that in WER.
+    """
+    names = system_of()
+    told, own = (
+        rows[(rows["system"] == system) & (rows["error"] == "")].set_index("utterance")
+        for system in (names["true transcript"], SYSTEM)
+    )
+    both = told.index.intersection(own.index)
+    told, own = told.loc[both], own.loc[both]
+    heard, said = (_letters(table["reference_text"]) for table in (own, told))
+    other = heard != said
+    if other.sum() < LEAST:
+        return f"Fewer than {LEAST} clips are heard otherwise than they were said, so nothing is compared."
+    harm = told["wer_capped"] - own["wer_capped"]
+    longer = told["generated_seconds"] / own["generated_seconds"]
+    rank = stats.spearmanr(longer[other], harm[other])
+    shorter = other & (longer < SHORTER)
+    sentences = [
+        f"In {(~other).sum()} of {len(both)} clips the words heard are the true ones, and WER changes by "
+        f"{harm[~other].sum() / max(1, (~other).sum()):+.3f}.",
+        f"In the other {other.sum()} the true words have {said[other].str.len().mean():.1f} letters where "
+        f"{heard[other].str.len().mean():.1f} are heard, the speech made is {longer[other].median():.2f} times as long "
+        f"(median), and WER changes by {harm[other].mean():+.3f}.",
+    ]
+    if 0 < shorter.sum() < other.sum():
+        sentences.append(
+            f"It changes by {harm[shorter].mean():+.3f} in the {shorter.sum()} that come out shorter by more than a "
+            f"tenth, by {harm[other & ~shorter].mean():+.3f} in the rest."
+        )
+    return " ".join(
+        [
+            *sentences,
+            f"Change in length against change in WER: Spearman's rho {rank.statistic:+.2f}, p = {rank.pvalue:.2g}.",
+        ]
+    )
+
+
+def _letters(texts: pd.Series) -> pd.Series:
+    return texts.str.lower().str.replace(r"[^a-z ]", "", regex=True).str.strip()
