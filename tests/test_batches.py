@@ -38,7 +38,7 @@ class Ears:
 def both():
     """Four texts by the embedded backbone in three steps, by each side in each precision."""
     ears = Ears()
-    found = batches.measure(QUICK, utterances=4, batch=3, judges=ears, progress=False)
+    found = batches.measure(QUICK, utterances=4, batch=3, jobs=1, judges=ears, progress=False)
     return found, ears
 
 
@@ -66,6 +66,21 @@ def test_lines_count_utterances_and_time(both):
     assert (found["utterances"] == 4).all() and found["batch"].tolist() == [1, 3, 1, 3]
     np.testing.assert_allclose(found["utterances_per_minute"] * found["seconds"], 240)
     assert found["wer_capped"].tolist() == [0.5] * 4 and (found["secs_ge2e_clip"] > 0).all()
+
+
+def test_processes_that_share_the_batches_say_the_same_in_the_same_order(both):
+    one, ears = both[0].set_index(["dtype", "side"]), Ears()
+    quick = {"utterances": 4, "batch": 1, "precisions": ("fp32",)}
+    found = batches.measure(QUICK, **quick, jobs=2, judges=ears, progress=False)
+    assert found[["side", "processes"]].to_numpy().tolist() == [
+        ["official", 1],
+        ["companion", 2],
+        [batches.SHARED, 2],
+    ]
+    for k, wave in enumerate(both[1].waves[:4]):
+        for other in ears.waves[k::4]:
+            np.testing.assert_allclose(wave, other, atol=2e-3 * np.abs(wave).max())
+    assert one.loc[("fp32", "official"), "products"] == found["products"].iloc[0]
 
 
 def test_quiet_clips_are_raised_and_lowered_again_on_both_sides():
@@ -111,6 +126,7 @@ def table(**changed):
             "dtype": ["fp32", "fp32", "bf16", "bf16"],
             "side": ["official", "companion"] * 2,
             "batch": [1, 16] * 2,
+            "processes": 1,
             "utterances": 32,
             "seconds": [192.0, 96.0, 160.0, 64.0],
             "utterances_per_minute": [10.0, 21.0, 12.0, 36.0],
@@ -159,6 +175,19 @@ def test_words_follow_the_numbers():
     assert "complete study" in batches.told(None)
 
 
+def test_what_processes_alone_give_is_told():
+    assert batches.by_processes(table()) == ""
+    shared = table().query("side == 'official'").assign(side=batches.SHARED, processes=2)
+    more = pd.concat([table(), shared.assign(utterances_per_minute=[15.0, 18.0])], ignore_index=True)
+    more.loc[more["side"] == "companion", "processes"] = 2
+    words = batches.told(more)
+    assert "in batches of 16 by 2 processes" in words and "2 processes that share the cores alone" in words
+    assert "text by text: 1.50 (bf16), 1.50 (fp32)" in words
+    assert batches.ratios(more) == batches.ratios(table()) and batches.ceilings(more) == batches.ceilings(
+        table()
+    )
+
+
 def test_only_a_complete_study_measures_and_only_once(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "WORKING_ROWS", tmp_path)
     calls = []
@@ -168,6 +197,6 @@ def test_only_a_complete_study_measures_and_only_once(tmp_path, monkeypatch):
     again = batches.measured(config.MINI, config.MINI.samples)
     pd.testing.assert_frame_equal(first, again)
     assert len(calls) == 1 and look.table(first) is not None
-    monkeypatch.setattr(batches, "BATCH", 8)
+    monkeypatch.setattr(batches, "BATCH", {"cpu": 5, "cuda": 5})
     batches.measured(config.MINI, config.MINI.samples)
     assert len(calls) == 2

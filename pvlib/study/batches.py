@@ -1,16 +1,21 @@
 """Our batches beside the official inference function: the same weights, texts, lengths and noise.
 
 `full_size` times random weights. These here speak, so it can also be asked whether a batch says the same in the same
-voice. And what bounds the gain is measured: the multiplications that the networks do, and how fast this machine
-multiplies.
+voice. Batches are made as a study makes them, on a CPU by several processes that share the cores; what these alone give
+is told by the official function in as many. And what bounds the gain is measured: the multiplications that the networks
+do, and how fast this machine multiplies.
 """
 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from threading import BrokenBarrierError
 from typing import Any
 
 import numpy as np
@@ -28,14 +33,18 @@ from pvlib.study import manifest as manifests
 from pvlib.study.evaluate import shared_judges
 from pvlib.study.full_size import BEST, DTYPES, SIDES, TARGETS
 from pvlib.study.kept import kept
+from pvlib.study.launch import usual_jobs
 from pvlib.study.manifest import Manifest
-from pvlib.study.provenance import machine
+from pvlib.study.provenance import cores, machine
 from pvlib.systems.base import Request
 from pvlib.systems.f5 import F5Official, chunks, closed
 from pvlib.systems.fingerprint import digest, module_path, source_hash
 from pvlib.text import TextError, normalise
 
-UTTERANCES, BATCH = 32, 16
+UTTERANCES = 32
+BATCH = {"cuda": 16, "cpu": 8}  # of each process; more fill a CPU's caches
+SHARED = "official, shared"  # the official function in as many processes as our side has
+PATIENCE = 600.0  # seconds until every process has loaded and warmed up
 PRECISIONS = ("fp32", "bf16")
 HEARD = ("wer_capped", "secs_ecapa_clip", "secs_ge2e_clip")
 CLOSE = 0.01  # by which the means of what is heard may differ
@@ -170,8 +179,9 @@ def measured(profile: Profile, samples: int, *, progress: bool = True) -> pd.Dat
     """
     if samples < profile.samples:
         return None
-    made_by = Pair("", profile, _device()).fingerprint(), shared_judges(profile).fingerprint()
-    sizes = UTTERANCES, BATCH, PRECISIONS
+    device, jobs = _device(), usual_jobs(profile)
+    made_by = Pair("", profile, device).fingerprint(), shared_judges(profile).fingerprint()
+    sizes = UTTERANCES, BATCH[device.type], PRECISIONS, jobs
     key = digest([machine(), *made_by, source_hash(module_path(__name__)), sizes])
 
     def again() -> dict[str, object]:
@@ -184,7 +194,8 @@ def measure(
     profile: Profile,
     *,
     utterances: int = UTTERANCES,
-    batch: int = BATCH,
+    batch: int | None = None,
+    jobs: int | None = None,
     precisions: Sequence[str] = PRECISIONS,
     manifest: Manifest | None = None,
     judges: Panel | None = None,
@@ -192,35 +203,48 @@ def measure(
 ) -> pd.DataFrame:
     """Both sides on the same texts, each alone and then judged; a line per precision and side.
 
-    Taken are the first texts of the study's sample that the official function says in one piece. Every batch is made
-    by each side in each precision in turn, so that a machine that slows down slows them all; a first text warms up.
-    Columns: dtype, side, batch, utterances, seconds, utterances_per_minute, the means of `HEARD`, products (10^9
-    multiplications that the networks do for all texts) and best_rate (10^9 a second, at most, on this machine).
+    Taken are the first texts of the study's sample that the official function says in one piece. batch: rows of one of
+    ours, by default `BATCH`; jobs: processes that make batches at the same time, by default those of a study
+    (`launch.usual_jobs`). The official function speaks in one process with all threads and, where jobs is over 1, a
+    second time in as many (`SHARED`). A batch for each process is made by each side in each precision in turn, so that
+    a machine that slows down slows them all; a first text warms up.
+    Columns: dtype, side, batch, processes, utterances, seconds, utterances_per_minute, the means of `HEARD`, products
+    (10^9 multiplications that the networks do for all texts) and best_rate (10^9 a second, at most, on this machine).
     Raises what `hub` and `manifest` raise.
     """
     manifest, judges = manifest or manifests.read(profile.manifest), judges or shared_judges(profile)
-    pair = Pair("f5-official", profile, _device())
+    device = _device()
+    batch, jobs = batch or BATCH[device.type], jobs or usual_jobs(profile)
+    pair = Pair("f5-official", profile, device)
     sample = manifest.sample(min(profile.samples, len(manifest.table)), profile.seed)
     asked = pair.asked(manifest.requests(sample.head(2 * utterances)))[:utterances]
     asked = sorted(asked, key=lambda one: one.frames)
-    ways = [(dtype, side) for dtype in precisions for side in SIDES]
+    sides = SIDES if jobs == 1 else (*SIDES, SHARED)
+    ways = [(dtype, side) for dtype in precisions for side in sides]
 
-    def speak(dtype: str, side: str, some: Sequence[Asked]) -> list[np.ndarray]:
-        speakers: dict[str, Callable[..., list[np.ndarray]]]
-        speakers = {"official": pair.official, "companion": pair.companion}
-        return speakers[side](some, DTYPES[dtype])
+    with _processes(jobs, profile, device, asked[:1], precisions) as pool:
 
-    for way in ways:
-        speak(*way, asked[:1])
-    waves, seconds = {way: [] for way in ways}, dict.fromkeys(ways, 0.0)
-    with tqdm(total=len(asked) * len(ways), desc="batches", unit="utterance", disable=not progress) as bar:
-        for start in range(0, len(asked), batch):
-            some = asked[start : start + batch]
-            for way in ways:
-                begun = time.perf_counter()
-                waves[way] += speak(*way, some)
-                seconds[way] += time.perf_counter() - begun
-                bar.update(len(some))
+        def speak(dtype: str, side: str, some: Sequence[Asked]) -> list[np.ndarray]:
+            if side == "official" or pool is None:
+                return _say(pair, side, dtype, some)
+            shares = [some[first::jobs] for first in range(jobs)]
+            tasks = [pool.submit(_say_here, side, dtype, share) for share in shares]
+            made = [iter(task.result()) for task in tasks]
+            return [next(made[number % jobs]) for number in range(len(some))]
+
+        for way in ways:
+            speak(*way, asked[:1])
+        waves, seconds = {way: [] for way in ways}, dict.fromkeys(ways, 0.0)
+        with tqdm(
+            total=len(asked) * len(ways), desc="batches", unit="utterance", disable=not progress
+        ) as bar:
+            for start in range(0, len(asked), jobs * batch):
+                some = asked[start : start + jobs * batch]
+                for way in ways:
+                    begun = time.perf_counter()
+                    waves[way] += speak(*way, some)
+                    seconds[way] += time.perf_counter() - begun
+                    bar.update(len(some))
     needed = products(pair, asked)
     rates = {dtype: best_rate(DTYPES[dtype], pair.device) for dtype in precisions}
     lines = []
@@ -236,6 +260,7 @@ def measure(
                 "dtype": dtype,
                 "side": side,
                 "batch": batch if side == "companion" else 1,
+                "processes": 1 if side == "official" else jobs,
                 "utterances": len(asked),
                 "seconds": spent,
                 "utterances_per_minute": 60 * len(asked) / spent,
@@ -245,6 +270,60 @@ def measure(
             }
         )
     return pd.DataFrame(lines)
+
+
+def _say(pair: Pair, side: str, dtype: str, some: Sequence[Asked]) -> list[np.ndarray]:
+    return (pair.companion if side == "companion" else pair.official)(some, DTYPES[dtype])
+
+
+_PAIR: list[Pair] = []  # of a process of `_processes`
+
+
+def _say_here(side: str, dtype: str, some: Sequence[Asked]) -> list[np.ndarray]:
+    return _say(_PAIR[0], side, dtype, some) if some else []
+
+
+def _begin(
+    ready: Barrier,
+    profile: Profile,
+    device: torch.device,
+    threads: int,
+    first: Sequence[Asked],
+    precisions: Sequence[str],
+) -> None:
+    torch.set_num_threads(threads)
+    try:
+        _PAIR.append(Pair("f5-official", profile, device))
+        for dtype in precisions:
+            for side in SIDES:
+                _say_here(side, dtype, first)
+    except BaseException:
+        ready.abort()
+        raise
+    ready.wait(PATIENCE)
+
+
+@contextlib.contextmanager
+def _processes(
+    jobs: int, profile: Profile, device: torch.device, first: Sequence[Asked], precisions: Sequence[str]
+) -> Iterator[Executor | None]:
+    """Processes that share the cores and have said a first text; None for one, which is this one."""
+    if jobs == 1:
+        yield None
+        return
+    context = multiprocessing.get_context("spawn")
+    ready, threads = context.Barrier(jobs + 1), max(1, cores() // jobs)
+    given = (ready, profile, device, threads, first, precisions)
+    with ProcessPoolExecutor(jobs, context, _begin, given) as pool:
+        for _ in range(jobs):  # each task starts one
+            pool.submit(int)
+        try:
+            ready.wait(PATIENCE)
+        except BrokenBarrierError as error:
+            raise RuntimeError(
+                "a process that shares the batches ended; its own message stands above"
+            ) from error
+        yield pool
 
 
 def ratios(found: pd.DataFrame) -> dict[str, float]:
@@ -295,6 +374,16 @@ def differences(found: pd.DataFrame) -> dict[str, float]:
     return {name: float((wide[name, "companion"] - wide[name, "official"]).abs().max()) for name in HEARD}
 
 
+def by_processes(found: pd.DataFrame) -> str:
+    """In words: what the processes alone give; nothing where our side has one."""
+    wide = found.pivot(index="dtype", columns="side", values="utterances_per_minute")
+    if SHARED not in wide:
+        return ""
+    gains = ", ".join(f"{gain:.2f} ({dtype})" for dtype, gain in (wide[SHARED] / wide["official"]).items())
+    n = int(found["processes"].max())
+    return f" Of that, {n} processes that share the cores alone give the official function, text by text: {gains}."
+
+
 def told(found: pd.DataFrame | None) -> str:
     """In words: how many times as many utterances a minute, against `TARGETS`, and whether the same is heard."""
     if found is None:
@@ -307,10 +396,11 @@ def told(found: pd.DataFrame | None) -> str:
     apart = differences(found)
     heard = ", ".join(f"`{name}` {value:.4f}" for name, value in apart.items())
     close = "met" if max(apart.values()) <= CLOSE else "missed"
+    shared = f" by {own['processes']} processes" if own["processes"] > 1 else ""
     return (
-        f"On {n} texts in batches of {own['batch']} our sampler makes so many times as many utterances a minute as the "
-        f"official function with the same weights, lengths and noise: {'; '.join(parts)}. Means differ by at most: "
-        f"{heard} (target {CLOSE:g}: {close}). {bound(found)}"
+        f"On {n} texts in batches of {own['batch']}{shared} our sampler makes so many times as many utterances a "
+        f"minute as the official function with the same weights, lengths and noise: {'; '.join(parts)}."
+        f"{by_processes(found)} Means differ by at most: {heard} (target {CLOSE:g}: {close}). {bound(found)}"
     )
 
 

@@ -29,7 +29,7 @@ from pvlib.systems.fingerprint import digest
 # what `provenance.record` writes beside a system's fingerprint
 ADDED = ("rows", "failures", "wall_seconds", "sha256", "kept_from", "carried")
 TIMED = ("synthesis_seconds",)  # columns that differ from run to run
-ROUNDING = 1e-6  # recorded rows have six decimals
+SAME = 1e-5  # recorded rows have six decimals; other threads and batches change the last
 
 
 def take_up(
@@ -172,7 +172,7 @@ def _same(key: str, then: Any, now: Any) -> bool:
         then, now = float(then), float(now)
     except ValueError:
         return False
-    return abs(then - now) <= ROUNDING or (np.isnan(then) and np.isnan(now))
+    return abs(then - now) <= SAME or (np.isnan(then) and np.isnan(now))
 
 
 def _take_up(
