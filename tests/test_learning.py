@@ -54,7 +54,12 @@ def test_a_falling_loss_is_told_from_a_flat_one():
 def test_every_embedded_model_has_its_log(tmp_path):
     names = learning.trained(MINI)
     assert set(learning.MODELS) <= set(names)
-    assert set(learning.overview(MINI)["model"]) == set(names)
+    overview = learning.overview(MINI).set_index("model")
+    assert set(overview.index) == set(names) and (overview["calls"] >= 1).all()
+    assert overview.loc["sv2tts-vocoder", ["calls", "machines"]].tolist() == [
+        3,
+        "2 cores, NVIDIA H100 80GB HBM3",
+    ]
     logs = {model: learning.log(MINI, model) for model in names}
     found = {model: learning.log(MINI, model, "dev") for model in names}
     for model, log in logs.items():

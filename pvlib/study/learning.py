@@ -84,7 +84,10 @@ def restarts(profile: Profile, model: str) -> list[float]:
 
 
 def overview(profile: Profile) -> pd.DataFrame:
-    """One line per model, from its card: steps, minutes, hours of speech, megabytes."""
+    """One line per model, from its card: steps, minutes, hours of speech, megabytes, calls of `pvlib train`, machines.
+
+    The cards themselves hold each command.
+    """
     lines = []
     for model in trained(profile):
         card = hub.read_card(model, profile)
@@ -95,10 +98,17 @@ def overview(profile: Profile) -> pd.DataFrame:
                 "minutes": round(card["seconds"] / 60),
                 "hours of speech": card["hours"],
                 "MB": round(card["bytes"] / 1e6, 1),
-                "command": card["command"],
+                "calls": 1 + card["command"].count("; from step "),
+                "machines": ", ".join(dict.fromkeys(_machine(name) for name in card["machine"].split("; "))),
             }
         )
     return pd.DataFrame(lines)
+
+
+def _machine(name: str) -> str:
+    """The GPU of a card's machine ("processor, cores, GPU, torch"), or its number of cores; what is none stays."""
+    parts = name.split(", ")
+    return parts[2] if len(parts) > 3 else parts[1] if len(parts) > 1 else name
 
 
 def lost_words(rows: pd.DataFrame) -> pd.DataFrame:
