@@ -42,7 +42,7 @@ from pvlib.systems.fingerprint import digest, module_path, source_hash
 from pvlib.text import TextError, normalise
 
 UTTERANCES = 32
-BATCH = {"cuda": 16, "cpu": 8}  # of each process; more fill a CPU's caches
+BATCH = {"cuda": 16, "cpu": 1}  # of each process; on a CPU further rows only fill its caches
 SHARED = "official, shared"  # the official function in as many processes as our side has
 PATIENCE = 600.0  # seconds until every process has loaded and warmed up
 PRECISIONS = ("fp32", "bf16")
