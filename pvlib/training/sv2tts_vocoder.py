@@ -220,7 +220,7 @@ class Shared:
 def _gradients(network: wavernn.WaveRNN, *batch: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     network.train()
     device = batch[0].device  # a GPU would keep the memory of the GRUs in bf16
-    with autocast(device, enabled=device.type == "cpu"):
+    with autocast(device, device.type == "cpu"):
         coarse, fine = losses(network, *batch)
     gradients = torch.autograd.grad(coarse + fine, list(network.parameters()))
     return coarse.detach(), fine.detach(), gradients
