@@ -808,6 +808,10 @@ def test_rows_are_carried_over_a_change_of_sources_that_some_of_them_made_again_
         and card["sources"]["pvlib.hum"] == "two"
     )
     assert "kept_from" in card and (paths.RESULTS / "mini/hum.csv").read_bytes() == committed
+    provenance.record(PROFILE, [create("hum")], judges=Ears())
+    assert (
+        row_files.provenance("mini")["systems"]["hum"]["carried"] == card["carried"]
+    )  # recorded twice, told once
     shutil.rmtree(paths.WORKING_ROWS)
     text = "three"
     assert take_up(again=2)[0] == 20

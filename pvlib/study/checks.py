@@ -187,11 +187,9 @@ def negligible(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) ->
     the two are exactly alike has no p of the first kind: it is no test.
     """
     check = claim.check
-    found, lacking = _pair(claim, evidence)
+    found, lacking = _varied(claim, evidence)
     if lacking:
         return lacking
-    if np.isnan(found["d"]):
-        return _no_variation(found)
     margin, words = float(check["margin"]), _effect(found)
     same = statistics.equivalence_p(found["d"], found["n"], margin)
     mirrored = [statistics.effect_tail(found["d"] * sign, found["n"], margin) for sign in (1, -1)]
@@ -219,11 +217,9 @@ def no_gain(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Fi
     large and however surely shown, is no gain and speaks for the claim.
     """
     check = claim.check
-    found, lacking = _pair(claim, evidence)
+    found, lacking = _varied(claim, evidence)
     if lacking:
         return lacking
-    if np.isnan(found["d"]):
-        return _no_variation(found)
     margin, sign = float(check["margin"]), EXPECTED[check["gain"]]
     gain = statistics.effect_tail(sign * found["d"], found["n"], margin)
     detail = f"{check['one']} - {check['other']}, {check['metric']}, {check['stratum']}, n = {found['n']}"
@@ -366,9 +362,13 @@ def _pair(claim: Claim, evidence: Evidence) -> tuple[dict[str, Any], Finding | N
     return pairs.paired_line(*both, check["metric"]), None
 
 
-def _no_variation(found: Mapping[str, Any]) -> Finding:
-    words = f"all {found['n']} pairs differ by {found['difference']:+.4f}"
-    return Finding(INCONCLUSIVE, words, "no variation, so d_z is not defined")
+def _varied(claim: Claim, evidence: Evidence) -> tuple[dict[str, Any], Finding | None]:
+    """As `_pair`, where the differences vary: else no effect has a size."""
+    found, lacking = _pair(claim, evidence)
+    if not lacking and np.isnan(found["d"]):
+        words = f"all {found['n']} pairs differ by {found['difference']:+.4f}"
+        return {}, Finding(INCONCLUSIVE, words, "no variation, so d_z is not defined")
+    return found, lacking
 
 
 def _effect(found: Mapping[str, Any]) -> str:

@@ -128,7 +128,9 @@ def record(
         if old.get("sha256") == cards[system.name]["sha256"]:
             origin = {key: before[key] for key in ("date", "commit", "machine")}
             cards[system.name]["kept_from"] = old.get("kept_from", origin)
-            carried = [*old.get("carried", []), *_carried(profile, place, system.name, old["sha256"])]
+            carried = old.get("carried", [])
+            noted = _carried(profile, place, system.name, old["sha256"])
+            carried = [*carried, *(note for note in noted if note not in carried)]  # of a run recorded twice
             if carried:
                 cards[system.name]["carried"] = carried
     if place == profile.name:

@@ -64,21 +64,27 @@ def take_up(
         bar = tqdm(record["systems"].items(), desc=f"{place} again", disable=not (progress and again))
         for name, card in bar:
             reason, modules = _changed(profile, name, card, record, keys, judges)
-            if not reason and modules and _missing(profile, name, keys, judges):
-                if again:
-                    rows = _recorded(place, name, card, keys)
-                    tried, reason = _again(profile, name, requests, rows, manifest, judges, again)
-                    if not reason:
-                        note = {"sources": modules, "again": tried, "sha256": card["sha256"]}
-                        provenance.note_carried(profile, place, name, note)
-                else:
+            if not reason:
+                rows = dict(zip(keys, _recorded(place, name, card, keys), strict=True))
+                system = systems.create(name, profile)
+                store = working(system, judges, profile)
+                missing = store.missing(keys)
+                if missing and modules and not again:
                     reason = (
                         f"other sources ({', '.join(modules)}); --again 3 tries whether they make other rows"
                     )
+                elif missing and modules:
+                    tried, reason = _again(system, requests, list(rows.values()), manifest, judges, again)
+                    if not reason:
+                        note = {"sources": modules, "again": tried, "sha256": card["sha256"]}
+                        provenance.note_carried(profile, place, name, note)
             if reason:
                 say(f"{place}: rows of {name} are not taken up: {reason}")
-                continue
-            taken += _take_up(profile, name, card, place, keys, judges)
+            elif missing:
+                wall = card.get("wall_seconds")  # of all together: an even share each
+                shares = {} if wall is None else dict.fromkeys(missing, wall / len(keys))
+                store.add({key: rows[key] for key in missing}, shares)
+                taken += len(missing)
     return taken
 
 
@@ -137,8 +143,7 @@ def _other(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _again(
-    profile: Profile,
-    name: str,
+    system: System,
     requests: Sequence[Request],
     rows: Sequence[Mapping[str, Any]],
     manifest: Manifest,
@@ -149,8 +154,7 @@ def _again(
 
     rows: the recorded ones, one for each request.
     """
-    system: System = systems.create(name, profile)
-    seed = int(digest([name, len(rows)])[:8], 16)
+    seed = int(digest([system.name, len(rows)])[:8], 16)
     chosen = np.random.default_rng(seed).choice(len(rows), size=min(count, len(rows)), replace=False)
     tried, differing = [], []
     for first in range(0, len(chosen), system.batch_size):
@@ -173,22 +177,6 @@ def _same(key: str, then: Any, now: Any) -> bool:
     except ValueError:
         return False
     return abs(then - now) <= SAME or (np.isnan(then) and np.isnan(now))
-
-
-def _take_up(
-    profile: Profile, name: str, card: dict[str, Any], place: str, keys: Sequence[str], judges: Panel
-) -> int:
-    store = working(systems.create(name, profile), judges, profile)
-    rows = dict(zip(keys, _recorded(place, name, card, keys), strict=True))
-    missing = {key: rows[key] for key in store.missing(list(keys))}
-    if missing:
-        wall = card.get("wall_seconds")  # of all together: an even share each
-        store.add(missing, {} if wall is None else dict.fromkeys(missing, wall / len(keys)))
-    return len(missing)
-
-
-def _missing(profile: Profile, name: str, keys: Sequence[str], judges: Panel) -> list[str]:
-    return working(systems.create(name, profile), judges, profile).missing(list(keys))
 
 
 def _recorded(place: str, name: str, card: dict[str, Any], keys: Sequence[str]) -> list[dict[str, Any]]:
