@@ -1,7 +1,7 @@
 """The plug-in adapters: a condition made of voice, persona, style and emotion, and FiLM that carries it into the DiT.
 
 Axes: b batch, n tokens, d channels of the DiT, c channels of the condition.
-The backbone stays frozen; of its last blocks the adapters hold their own trained copy (seed, "Training" and Core D).
+The backbone stays frozen; of its last blocks the adapters hold their own trained copy (seed, "Architecture Overview").
 FiLM acts on what goes into these copies, which can then make of a shifted state what the state means (a pitch is many
 channels), on the conditional half of guidance only, so that guidance strengthens what the condition says as it
 strengthens the text. A row whose gate is off goes through the frozen blocks: it is what the backbone makes by itself.
@@ -23,9 +23,7 @@ from pvlib.config import EMOTIONS
 from pvlib.film import FiLM
 from pvlib.oes import OES
 
-PERSONA_GAIN = (
-    10.0  # persona and style come with norm 0.1 (seed); beside voice and emotion they would be lost
-)
+PERSONA_GAIN = 10.0  # persona and style come with norm 0.1; beside voice and emotion they would be lost
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ CLIPPED_SHARE = 0.02  # of the samples at full scale (a pure tone has 1 %): from
 NARROW_RATE = 16_000  # recordings below this rate get a warning: half of the voice is missing
 RATES = (4_000, 768_000)  # plausible sampling rates
 MAX_CHANNELS = 64
+MAX_VALUES = 120_000_000  # samples of all channels: ten minutes of stereo at 96 kHz, 480 MB as floats
 FORMATS = "wav, flac, ogg or mp3"
 
 
@@ -83,8 +84,8 @@ def load(path: str | Path) -> np.ndarray:
     """Decode a sound file. Returns (s,) float32, mono, 24 kHz; `check` says how the samples are treated.
 
     Reads what libsndfile reads (wav, flac, ogg, mp3, aiff, ...). The header is asked first: a file longer than ten
-    minutes is refused unread. Raises AudioError naming the path when the file is missing, empty, not audio,
-    unreadable or not usable.
+    minutes, of an implausible rate, or of more samples than memory should hold, is refused unread. Raises AudioError
+    naming the path when the file is missing, empty, not audio, unreadable or not usable.
     """
     path = Path(path)
     if not path.is_file():
@@ -97,11 +98,17 @@ def load(path: str | Path) -> np.ndarray:
         info = soundfile.info(path)
         if info.samplerate and info.frames > MAX_SECONDS * info.samplerate:
             raise _too_long(str(path), info.frames / info.samplerate)
+        if not RATES[0] <= info.samplerate <= RATES[1]:
+            raise _implausible(str(path), info.samplerate)
+        if info.channels > MAX_CHANNELS or info.frames * info.channels > MAX_VALUES:
+            raise AudioError(
+                f"{path} holds {info.frames:,} samples in {info.channels} channels at {info.samplerate} Hz, more than "
+                f"the {MAX_VALUES:,} in all and {MAX_CHANNELS} channels that are read; convert it to mono at 24 kHz"
+            )
         # A header can promise less than the file holds: never read more than the limit.
-        wave, rate = soundfile.read(
-            path, frames=int(MAX_SECONDS * info.samplerate) + 1, dtype="float32", always_2d=True
-        )
-    except (soundfile.LibsndfileError, OSError) as error:
+        frames = min(int(MAX_SECONDS * info.samplerate) + 1, MAX_VALUES // info.channels)
+        wave, rate = soundfile.read(path, frames=frames, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: headerless (.raw)
         raise AudioError(f"{path} cannot be decoded as sound ({error}); convert it to {FORMATS}") from error
     if not len(wave):
         raise AudioError(f"{path} holds no samples; give a sound file ({FORMATS}) with a voice in it")
@@ -122,9 +129,7 @@ def check(wave: np.ndarray, rate: int, name: str = "input") -> np.ndarray:
     """
     samples = np.asarray(wave)
     if not RATES[0] <= rate <= RATES[1]:
-        raise AudioError(
-            f"{name}: a sampling rate of {rate} Hz is not plausible; give the rate it was recorded at"
-        )
+        raise _implausible(name, rate)
     if samples.dtype.kind not in "iuf" or samples.ndim not in (1, 2):
         raise AudioError(
             f"{name}: {samples.dtype} samples of shape {samples.shape} are not sound; give (samples,) or "
@@ -176,6 +181,12 @@ def _unit_floats(samples: np.ndarray) -> np.ndarray:
     return (samples / half - (samples.dtype.kind == "u")).astype(np.float32)
 
 
+def _implausible(name: str, rate: int) -> AudioError:
+    return AudioError(
+        f"{name}: a sampling rate of {rate} Hz is not plausible; give the rate it was recorded at"
+    )
+
+
 def _too_long(name: str, seconds: float) -> AudioError:
     return AudioError(
         f"{name} lasts {seconds / 60:.1f} minutes; at most {MAX_SECONDS / 60:.0f} are read: "
@@ -201,7 +212,7 @@ def write(path: str | Path, wave: np.ndarray, rate: int = SAMPLE_RATE) -> Path:
     if not np.isfinite(peak):
         raise AudioError(f"{path}: the samples to write are not finite")
     wave = wave / max(1.0, peak)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial = path.with_name(f".{os.getpid()}{path.name[:40]}.part")  # no longer than a name may be
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         level = OPUS_COMPRESSION if subtype == "OPUS" else None

@@ -31,6 +31,7 @@ from pvlib.text import MARKS_BEHIND, TextError
 
 BOUNDARY_SECONDS = 0.12  # the mark between reference and generated text sounds this long
 FILLER = -1
+LONGEST_FRAMES = 8_192  # of a row, 87 s: as far as the official text encoder counts
 
 
 class SkipDiT(DiT):
@@ -173,17 +174,20 @@ class CompanionCFM(CFM):
         """Refuse a row that goes beyond the 8,192 positions that the text encoder counts.
 
         letters: of the reference's text and the new one; tokens: of both sounds; name: of the text, for the message.
-        The official encoder fills the text up to the tokens and counts those (87 s); an aligned one counts letters.
+        The official encoder fills the text up to the tokens and counts those (87 s); an aligned one counts letters, and
+        takes no longer sound either, which attention would pay for by its square.
         Raises TextError.
         """
         embedding = self.transformer.text_embed
         most = getattr(embedding, "precompute_max_pos", math.inf)  # without convolutions nothing is counted
+        have, take = "", ""
         if isinstance(embedding, AlignedTextEmbedding):
-            long, have, take = letters > most, f"{letters:,} letters", f"{most:,}"
-        else:
+            if letters > most:
+                have, take = f"{letters:,} letters", f"{most:,}"
+            most = LONGEST_FRAMES // self.stack
+        if not have and tokens > most:
             have, take = (f"{n * self.stack * HOP_LENGTH / SAMPLE_RATE:.1f} s" for n in (tokens, most))
-            long = tokens > most
-        if long:
+        if have:
             raise TextError(
                 f"{name}: {have} together with the reference, and the backbone takes at most {take}; split the text, "
                 "or take a reference that says more in its time"

@@ -91,6 +91,12 @@ class Inference:
         ranges = {
             "steps": (1, 1000),
             "cfg_strength": (0, 20),
+            "sway_coef": (-1, 1.75),  # beyond them time would not run from 0 to 1
+            "laag_cfg_alpha": (-20, 20),
+            "laag_cfg_min": (0, 20),
+            "laag_cfg_max": (self.laag_cfg_min, 20),
+            "ceag_t_start": (0, 1),
+            "ceag_t_end": (0, 1),
             "env_weight": (0, 1),
             "laag_chunk_max_chars": (20, 1000),
             "silero_vad_threshold": (0, 1),

@@ -54,7 +54,8 @@ _MARKS = {
 _MUTE = '"()[]{}<>*_#|/\\~^`•·'  # marks without a sound: dropped without a word about it
 
 _NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
-_MONEY = re.compile(rf"([$€£])\s?({_NUMBER})")
+_MONEY = re.compile(rf"([$€£])\s?({_NUMBER})(?:\s(thousand|million|billion|trillion)\b)?", re.IGNORECASE)
+_BETWEEN_NUMBERS = re.compile(r"(?<=\d)[:;](?=\d)")
 _ORDINAL = re.compile(r"\b(\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", re.IGNORECASE)
 _NUMBERS = re.compile(_NUMBER)
 
@@ -94,7 +95,8 @@ def number_words(number: int) -> str:
 
 
 def spell_numbers(text: str) -> str:
-    """Digits in English words: "3rd" third, "1,000th" one thousandth, "2.5" two point five, "$5" five dollars.
+    """Digits in English words: "3rd" third, "1,000th" one thousandth, "2.5" two point five, "$5" five dollars,
+    "$5 million" five million dollars.
 
     Numbers beyond 999,999 and those with leading zeros are read digit by digit.
     """
@@ -124,6 +126,8 @@ def normalise(text: str, vocabulary: Collection[str], name: str = "the text") ->
         )
     known = frozenset(vocabulary)
     spoken = unicodedata.normalize("NFC", text)
+    if "0" not in known:
+        spoken = _BETWEEN_NUMBERS.sub(r"\g<0> ", spoken)  # 1:100 is no 1,100
     spoken = "".join(c if c in known else _MARKS.get(c, c) for c in spoken)
     if "0" not in known:
         spoken = spell_numbers(spoken)
@@ -177,6 +181,8 @@ def _digit_words(digits: str) -> str:
 
 def _money_words(match: re.Match[str]) -> str:
     one, many = _CURRENCIES[match[1]]
+    if match[3]:
+        return f" {_numeral_words(match[2])} {match[3]} {many} "
     return f" {_numeral_words(match[2])} {one if match[2] == '1' else many} "
 
 

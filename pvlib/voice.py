@@ -57,6 +57,18 @@ SEEDS_PER_JOB = 1000  # chunk k of a job draws its noise from seed * 1000 + k
 # sample i of a job has the job's seed + i times this, whatever 32 bits the generator takes of it
 SEEDS_APART = 1_000_003
 TRAIN_ADAPTERS = "their weights come from `pvlib train adapters`"
+LETTERS_PER_SECOND = 50  # of a transcript at most, twice of what a fast talker says
+SWITCHED = {  # what a switch that is off leaves without effect
+    "use_ceag": ("ceag_variant", "ceag_scale", "ceag_t_start", "ceag_t_end", "ceag_layers"),
+    "letter_durations": ("letter_prior_seconds", "letter_pause_seconds", "letter_floor_seconds"),
+    "use_silero_vad": (
+        "silero_vad_threshold",
+        "vad_min_speech_ms",
+        "vad_min_silence_ms",
+        "vad_trailing_silence_ms",
+    ),
+    "use_rms_normalize": ("rms_target", "rms_gain_range"),
+}
 MIN_FRAMES = 2  # generated at least: the vocoder needs two
 
 Progress = Callable[[int], None]  # called with the number of jobs just finished
@@ -225,7 +237,7 @@ class PersonaVoice:
         are used as they are, of more the first 12 s, with an AudioWarning. text: what the recording says; None:
         the recogniser listens, or with `oracle_transcript` a TextError says that the truth is missing.
         Raises AudioError (unusable sound, nobody speaks, a transcript given for more than 12 s) and TextError
-        (transcript without letters, or none recognised).
+        (transcript without letters, or with more than fit into its time; none recognised).
         """
         is_path = isinstance(source, str | Path)
         name = name or (str(source) if is_path else "the reference")
@@ -244,7 +256,7 @@ class PersonaVoice:
                 stacklevel=2,
             )
             wave = wave[:limit]
-        inference = self.inference
+        inference, seconds = self.inference, len(wave) / SAMPLE_RATE
         wave, gain = frontend.prepare_with_gain(wave, inference, name)
         if text is None and inference.oracle_transcript:
             raise TextError(
@@ -258,6 +270,11 @@ class PersonaVoice:
                     "another recording"
                 )
         spoken = prepare_text(text, self.backbone, f"the transcript of {name}")
+        if len(spoken) > LETTERS_PER_SECOND * seconds:
+            raise TextError(
+                f"the transcript of {name} has {len(spoken):,} letters for {seconds:.2f} s, more than anyone says; "
+                "give the words of this recording alone"
+            )
         with torch.inference_mode():
             embedding = self.speaker_encoder.embed([wave])[0].cpu()
         times = retired.repeats(len(wave), inference.enhancer_loop_seconds * SAMPLE_RATE)
@@ -313,7 +330,8 @@ class PersonaVoice:
         The chunks of all jobs are sorted by length and sampled at most 16 at a time. Each has a noise seed of its
         own, so a job's speech does not depend on its company (beyond rounding).
         progress: called with the number of jobs just finished. duration_frames: mel frames to generate, per job,
-        instead of the official length formula (an oracle). errors="return": a job whose text cannot be spoken or
+        instead of the official length formula (an oracle); the first of them is the clip's own last, and is cut off
+        with it. errors="return": a job whose text cannot be spoken or
         whose sound is not finite yields its TextError or SynthesisError in place of a Speech, the others go on.
         With `best_of_n` so many samples are made of each job and one is kept (`_best`).
         Raises ConfigError with `oracle_duration` where a duration is missing, and on a job that asks for what only
@@ -591,11 +609,17 @@ def _with_laag_base(overrides: dict[str, object]) -> dict[str, object]:
 def _check_supported(inference: Inference) -> None:
     """Refuse parameters that would have no effect. Raises ConfigError naming them."""
     usual = Inference()
-    for name in ("ceag_variant", "ceag_scale"):
-        if not inference.use_ceag and getattr(inference, name) != getattr(usual, name):
-            raise ConfigError(
-                f"{name}={getattr(inference, name)!r} has no effect without CEAG; set use_ceag=True"
-            )
+    for switch, names in SWITCHED.items():
+        for name in names:
+            if not getattr(inference, switch) and getattr(inference, name) != getattr(usual, name):
+                raise ConfigError(
+                    f"{name}={getattr(inference, name)!r} has no effect with {switch}=False; set {switch}=True"
+                )
+    if inference.oes_env_scale_init != usual.oes_env_scale_init:
+        raise ConfigError(
+            f"oes_env_scale_init={inference.oes_env_scale_init} has no effect: adapters that are trained have learnt "
+            "their scale; leave it out"
+        )
     if inference.ceag_lambda_max != usual.ceag_lambda_max:
         raise ConfigError(
             f"ceag_lambda_max={inference.ceag_lambda_max} has no effect: lambda(L) sets the strength; "

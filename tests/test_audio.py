@@ -112,3 +112,9 @@ def test_mel_follows_its_definition():
     expected = np.log(np.maximum(magnitude @ np.maximum(0, np.minimum(rising, falling)), 1e-5))
     measured = audio.mel(torch.from_numpy(babble(0.5)))[0].T.numpy()
     np.testing.assert_allclose(np.exp(measured), np.exp(expected), rtol=1e-3, atol=1e-5)
+
+
+def test_a_name_may_be_as_long_as_the_disk_takes(tmp_path):
+    path = tmp_path / ("a" * 251 + ".wav")
+    audio.write(path, audio.load(audio.write(tmp_path / "short.wav", 0.1 * np.sin(np.arange(24_000)))))
+    assert [p.name for p in tmp_path.iterdir() if len(p.name) == 255] == [path.name]

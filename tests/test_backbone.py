@@ -77,9 +77,13 @@ def test_a_row_beyond_the_positions_of_the_text_encoder_is_refused():
     tiny("padded", 2).cfm.check_length(20, 8192, "twice as long fits in tokens of two frames")
 
 
-def test_an_aligned_row_may_last_but_its_letters_are_counted():
+def test_an_aligned_row_lasts_no_longer_than_the_official_one_and_its_letters_are_counted():
     model = tiny("durations", 2)
-    model.cfm.check_length(20, 9000, "it lasts")
+    model.cfm.check_length(20, 4096, "it fits")
+    with pytest.raises(
+        TextError, match=r"'it lasts': 87\.4 s together with the reference.* at most 87\.4 s;"
+    ):
+        model.cfm.check_length(20, 4097, "'it lasts'")
     with pytest.raises(TextError, match=r"aaa': 8,201 letters together with the reference.* at most 8,192;"):
         model.sample([item(text="a" * 8190)], steps=2)
 

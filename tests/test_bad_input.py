@@ -35,6 +35,14 @@ def raw(path: Path, content: bytes) -> Path:
     return path
 
 
+def bomb(path: Path) -> Path:
+    """Ten minutes of silence in eight channels at 655 kHz: some megabytes that would be 12 GB of floats."""
+    with soundfile.SoundFile(path, "w", 655_350, 8, format="FLAC") as file:
+        for _ in range(30):
+            file.write(np.zeros((655_350, 8), dtype=np.int16))
+    return path
+
+
 def hour(path: Path) -> Path:
     with soundfile.SoundFile(path, "w", 8000, 1, subtype="PCM_U8") as file:
         for _ in range(60):
@@ -73,12 +81,20 @@ BAD_RECORDINGS: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "export the recording again",
     ),
     "an hour": (hour, "lasts 60.0 minutes", "cut out one second"),
+    "12 GB when unpacked": (bomb, "more than the 120,000,000", "convert it to mono"),
+    "a rate of 900 kHz": (lambda p: wav(p, VOICE, 900_000), "900000 Hz is not plausible", "the rate it was"),
     "channels that cancel": (
         lambda p: wav(p, np.stack([VOICE, -VOICE], 1)),
         "silent or constant",
         "someone speaks",
     ),
 }
+
+
+def test_samples_without_a_header_are_refused(tmp_path):
+    path = raw(tmp_path / "voice.raw", VOICE.tobytes())
+    with pytest.raises(AudioError, match=r"voice\.raw cannot be decoded as sound .*convert it to wav"):
+        audio.load(path)
 
 
 @pytest.mark.parametrize("case", BAD_RECORDINGS)

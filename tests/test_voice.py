@@ -254,6 +254,11 @@ def test_a_bad_text_is_told_before_the_recording_is_read(voice, tmp_path):
         {"env_weight": 0.5},
         {"use_oes": False},
         {"film_gate": "always"},
+        {"oes_env_scale_init": 0.5},
+        {"ceag_t_end": 0.9},
+        {"letter_floor_seconds": 1.0},
+        {"vad_min_speech_ms": 50, "use_silero_vad": False},
+        {"rms_target": 0.2, "use_rms_normalize": False},
         {"use_adapters": True},
         {"use_adapters": True, "use_ceag": True},
         {"use_adapters": True, "padded_text": True},
@@ -268,6 +273,29 @@ def test_parameters_without_effect_are_refused(models, change):
         PersonaVoice(
             replace(profile, inference=replace(profile.inference, use_laag=False)), *models, None, None
         )
+
+
+def test_a_transcript_that_nobody_says_in_that_time_is_refused(voice):
+    voice.reference(babble(1.0), text="quick " * 8)
+    with pytest.raises(
+        TextError, match=r"the transcript of mine has 59 letters for 1\.00 s, more than anyone"
+    ):
+        voice.reference(babble(1.0), text="quick " * 10, name="mine")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sway_coef": float("nan")},
+        {"sway_coef": 3.0},
+        {"laag_cfg_alpha": float("inf")},
+        {"laag_cfg_min": 4.0, "laag_cfg_max": 1.0},
+        {"ceag_t_start": -0.1},
+    ],
+)
+def test_parameters_out_of_range_are_refused(change):
+    with pytest.raises(ConfigError, match=f"{list(change)[-1]} = .* is outside"):
+        replace(TINY.inference, **change)
 
 
 def test_entropy_guidance_reaches_the_sampler(models, reference, monkeypatch):
@@ -419,6 +447,8 @@ def test_load_without_weights(tmp_path, monkeypatch):
         ),
         ("1,000,002nd, 2,000 times", "one zero zero zero zero zero second, two thousand times"),
         ("lines 4, 5th", "lines four, fifth"),
+        ("1:100, 3;250 at 10:30", "one, one hundred, three, two hundred fifty at ten, thirty"),
+        ("$5 million or £1 billion", "five million dollars or one billion pounds"),
         ("1,234 & 0", "one thousand two hundred thirty-four and zero"),
         ("007 or 12345678", "zero zero seven or one two three four five six seven eight"),
     ],
