@@ -112,7 +112,7 @@ def check_space(*needs: tuple[Path, int]) -> None:
 
 def _download(url: str, part: Path, size: int, headers: dict[str, str], attempts: int) -> None:
     """Append to `part` until it is whole. Raises FetchError, and OSError where it cannot be written."""
-    left = attempts
+    left, most = attempts, 0
     with tqdm(total=size or None, desc=part.stem, unit="B", unit_scale=True, mininterval=1) as bar:
         while True:
             have = _bytes(part)
@@ -143,7 +143,8 @@ def _download(url: str, part: Path, size: int, headers: dict[str, str], attempts
                 received, error = _pour(reply, part, "ab" if have else "wb", bar)
             if error is None and have + received >= whole:
                 return
-            left = attempts if received else left - 1
+            arrived_now = have + received
+            left, most = (attempts if arrived_now > most else left - 1), max(most, arrived_now)
             if left <= 0:
                 raise FetchError(_unreachable(url, error, have + received)) from error
 

@@ -107,6 +107,14 @@ def test_a_server_without_range_starts_again(server, tmp_path):
     assert ranges(server) == [None, "bytes=100000-"]
 
 
+def test_a_server_that_starts_again_and_always_breaks_off_is_given_up(server, tmp_path):
+    server.ranges = False
+    server.cuts["/data.bin"] = [100_000] * 20
+    with pytest.raises(FetchError, match="run the command again"):
+        fetch.fetch(f"{server.url}/data.bin", tmp_path / "data.bin", **WHOLE)
+    assert len(ranges(server)) < 20
+
+
 @pytest.mark.parametrize(
     ("known", "told"),
     [

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from pvlib import backbone, config, hub, paths, recognizer
 from pvlib.training import backbone as trainer
@@ -139,6 +140,21 @@ def test_steps_lost_by_a_kill_leave_the_log(toy_corpus):
     log.write_text(whole + whole.splitlines()[-1].replace("25,", "50,", 1) + "\n")
     train(25)
     assert log.read_text().splitlines() == whole.splitlines()
+
+
+def test_who_looks_at_a_run_leaves_its_log_and_a_second_one_waits(toy_corpus):
+    train(25)
+    folder = paths.TRAINING / "backbone"
+    later = (folder / "log.csv").read_text() + "50,9.0,1.0,1.0,1.0,1.0\n75,9"
+    (folder / "log.csv").write_text(later)  # of a process that is still at it
+    _, run = trainer.averaged(profile())
+    trainer.export(profile())
+    assert (folder / "log.csv").read_text() == later
+    written = hub.weights_path("backbone", profile()).with_name("backbone.log.csv").read_text()
+    assert written == "\n".join(later.splitlines()[:2]) + "\n"
+    with FileLock(folder / ".lock"), pytest.raises(TrainingError, match="in training already, by another"):
+        train(26)
+    assert run.step == 25
 
 
 def test_a_run_from_nothing_begins_its_log_anew_and_an_empty_log_stops_nothing(toy_corpus):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -36,15 +37,6 @@ class Stopped(TrainingError):
     """Somebody asked the run to stop. Its state is saved."""
 
     status = 130  # of the command that ends with it
-
-
-@contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """A name of this process alone, in the folder of `path`, for what appears there when the block has ended well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    yield partial
-    os.replace(partial, path)
 
 
 @contextmanager
@@ -148,10 +140,16 @@ class Run:
         self.save_every_seconds = save_every_seconds
 
     def resume(self) -> bool:
-        """Load the last state where there is one. Returns whether there was.
+        """Load the last state where there is one, and drop what was logged after it. Returns whether there was.
 
         Raises TrainingError on a damaged state or one of another configuration.
         """
+        if there := self._load():
+            for name in ("log.csv", "dev.csv"):
+                self._forget(self.folder / name)
+        return there
+
+    def _load(self) -> bool:
         if not self.state_path.exists():
             return False
         try:
@@ -176,8 +174,6 @@ class Run:
         self.commands = list(state.get("commands", []))
         self.machines = list(state.get("machines", []))
         torch.set_rng_state(state["rng"])
-        for name in ("log.csv", "dev.csv"):
-            self._forget(self.folder / name)
         return True
 
     def take_up(
@@ -207,26 +203,29 @@ class Run:
         return True
 
     def require(self) -> None:
-        """Load the last state. Raises TrainingError as `resume` does, and where there is none."""
-        if not self.resume():
+        """Load the last state to look at it; a run that goes on meanwhile keeps its logs.
+
+        Raises TrainingError as `resume` does, and where there is none.
+        """
+        if not self._load():
             raise TrainingError(f"{self.state_path} is not there: run `{self.command}` first")
 
     def _forget(self, path: Path) -> None:
         """Drop what was logged after the state was saved: those steps are done again."""
-        if not path.exists() or not path.stat().st_size:
-            return
+        if path.exists():
+            self._copy_log(path, path)
+
+    def _copy_log(self, path: Path, target: Path) -> None:
+        """A log as far as the present step, without lines that a kill or a full disk cut short."""
         with path.open(newline="") as file:
-            header, *rows = csv.reader(file)
-        kept = [row for row in rows if int(row[0]) <= self.step]
-        if len(kept) < len(rows):
-            partial = path.with_suffix(".part")
-            with partial.open("w", newline="") as file:
-                csv.writer(file).writerows([header, *kept])
-            os.replace(partial, path)
+            header, *rows = list(csv.reader(file)) or [[]]
+        kept = [row for row in rows if len(row) == len(header) and int(row[0]) <= self.step]
+        with paths.appearing(target) as partial, partial.open("w", newline="") as file:
+            csv.writer(file).writerows([header, *kept] if header else [])
 
     def save(self) -> None:
         """Write the state beside the old one, then swap: a full disk or a kill leaves the old one whole."""
-        partial = self.state_path.with_suffix(".part")
+        partial = self.state_path.with_suffix(f".{os.getpid()}.part")
         state = {
             "config": self.config,
             "parts": {key: part.state_dict() for key, part in self.parts.items()},
@@ -249,6 +248,14 @@ class Run:
     def log(self, values: dict[str, float], file_name: str = "log.csv") -> None:
         """Append one line to log.csv, or to dev.csv what an evaluation found; columns that are new to it it gets."""
         path = self.folder / file_name
+        try:
+            self._append(path, values)
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write {path}: {error}; free some space and run again, the last state is whole"
+            ) from error
+
+    def _append(self, path: Path, values: dict[str, float]) -> None:
         row = {
             "step": self.step,
             "seconds": round(self.seconds, 1),
@@ -271,8 +278,25 @@ class Run:
         """Call `train_step(step)` until `steps` are done in all, or `minutes` of this call have passed.
 
         train_step: returns what the log tells, numbers or tensors of one number. Ctrl-C or SIGTERM lets it finish its
-        step; the state is saved and Stopped raised.
+        step; the state is saved and Stopped raised. Raises TrainingError where another process trains the same.
         """
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                self._loop(train_step, steps, minutes, log_every, evaluate, evaluate_every)
+        except Timeout as error:
+            raise TrainingError(
+                f"{self.name} is in training already, by another process on {self.folder}; wait for it or stop it"
+            ) from error
+
+    def _loop(
+        self,
+        train_step: Callable[[int], dict[str, float]],
+        steps: int,
+        minutes: float | None,
+        log_every: int,
+        evaluate: Callable[[], dict[str, float]] | None,
+        evaluate_every: int,
+    ) -> None:
         self._note_command(steps, minutes)
         if not self.step:  # what an earlier run from nothing logged is not this one's
             for name in ("log.csv", "dev.csv"):
@@ -355,7 +379,7 @@ class Run:
         )
         for log in (self.folder / "log.csv", self.folder / "dev.csv"):
             if log.exists():
-                shutil.copyfile(log, path.with_name(f"{self.name}.{log.name}"))
+                self._copy_log(log, path.with_name(f"{self.name}.{log.name}"))
         return eight_bits.shrink(self.name, profile) if self.name in eight_bits.NAMES else path
 
 
@@ -371,7 +395,7 @@ def _with_columns(path: Path, wanted: list[str]) -> list[str]:
                 return columns
             rows = list(reader)
     columns += [name for name in wanted if name not in columns]
-    with appearing(path) as partial, partial.open("w", newline="") as file:
+    with paths.appearing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

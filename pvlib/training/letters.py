@@ -19,7 +19,7 @@ from pvlib import hub, paths
 from pvlib.audio import HOP_LENGTH, SAMPLE_RATE
 from pvlib.config import Profile
 from pvlib.recognizer import BLANK, CTCRecognizer
-from pvlib.training.common import appearing, chosen_device
+from pvlib.training.common import chosen_device
 from pvlib.training.features import mel_cache, pad
 from pvlib.world.corpus import open_split
 
@@ -46,7 +46,7 @@ def centres(split: str, profile: Profile, limit: int | None = None) -> list[np.n
             rows = order[first : first + BATCH]
             heard = listen(ears, [cache.mel(i) for i in rows], [texts[i] for i in rows])
             found |= dict(zip(rows, heard, strict=True))
-        with appearing(path) as partial:
+        with paths.appearing(path) as partial:
             np.save(partial, np.concatenate([found[i] for i in range(len(texts))]))
     ends = itertools.accumulate(len(text) for text in texts)
     return np.split(np.load(path), list(ends)[:-1])

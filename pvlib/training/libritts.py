@@ -22,7 +22,7 @@ from pvlib import audio, backbone, hub, laag, paths, text
 from pvlib.adapters import Conditions
 from pvlib.config import EMOTIONS, Profile
 from pvlib.study import libritts, manifest
-from pvlib.training.common import TrainingError, appearing
+from pvlib.training.common import TrainingError
 from pvlib.training.features import pad
 from pvlib.training.pairs import CLIPS_PER_SPEAKER, NAME, STUDIO, FirstSeconds
 from pvlib.world.rooms import ROOMS, TEST_PLACES, TRAIN_PLACES, place_in
@@ -143,7 +143,7 @@ class LibriPairs:
         path = paths.TRAINING / f"{self.profile.name}-{NAME}" / f"first-seconds-{self.split}-{key}.npz"
         if not path.exists():
             heard, embedding = self._heard(chosen)
-            with appearing(path) as partial:
+            with paths.appearing(path) as partial:
                 np.savez(partial, heard=np.array(heard), embedding=embedding)
         with np.load(path, allow_pickle=False) as file:
             heard, embedding = file["heard"].tolist(), torch.from_numpy(file["embedding"])

@@ -20,7 +20,7 @@ from pvlib.adapters import Conditions, tempo_input
 from pvlib.config import TRAITS, Profile
 from pvlib.text import MARKS_BEHIND
 from pvlib.training import backbone as pretraining
-from pvlib.training.common import Speech, TrainingError, appearing, chosen_device
+from pvlib.training.common import Speech, TrainingError, chosen_device
 from pvlib.training.features import pad
 from pvlib.training.recognizer import first_second
 from pvlib.world import corpus as world
@@ -212,6 +212,6 @@ def embeddings(split: str, profile: Profile, utterances: list[int]) -> dict[int,
         for first in tqdm(range(0, len(utterances), 64), desc=f"first seconds of {split}", mininterval=5):
             waves = [corpus.wave(i)[: audio.CLIP_SAMPLES] for i in utterances[first : first + 64]]
             parts.append(encoder.embed(waves).float().cpu().numpy())
-        with appearing(path) as partial:
+        with paths.appearing(path) as partial:
             np.save(partial, np.concatenate(parts))
     return dict(zip(utterances, torch.from_numpy(np.load(path)), strict=True))

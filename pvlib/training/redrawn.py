@@ -23,7 +23,7 @@ from pvlib.audio import CLIP_FRAMES
 from pvlib.backbone import Backbone
 from pvlib.config import Profile
 from pvlib.training.backbone import Rows
-from pvlib.training.common import TrainingError, appearing
+from pvlib.training.common import TrainingError
 from pvlib.training.features import mel_cache
 
 UTTERANCES = 400
@@ -61,7 +61,7 @@ def redrawn(profile: Profile, device: torch.device, split: str = "train") -> Red
     if not path.exists():
         model = hub.load_backbone(profile, device)
         mels = _draw(model, Rows(split, model, None, profile, device), profile)
-        with appearing(path) as partial:
+        with paths.appearing(path) as partial:
             np.savez(
                 partial,
                 frames=np.concatenate(list(mels.values())),

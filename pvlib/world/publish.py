@@ -35,12 +35,11 @@ def publish(profile: Profile = MINI) -> None:
     folder = paths.DATA / "audio" / profile.name
     rows = [_utterance_row(test, i, folder) for i in tqdm(range(len(test)), desc="test audio", mininterval=2)]
     table = pd.DataFrame(rows)
-    paths.MANIFESTS.mkdir(parents=True, exist_ok=True)
-    table.to_csv(paths.MANIFESTS / f"{profile.manifest}.csv", index=False)
+    _write_table(paths.MANIFESTS / f"{profile.manifest}.csv", table)
     words = {row["utterance"]: test.words(i) for i, row in enumerate(rows)}
     _write_json(paths.MANIFESTS / f"{profile.manifest}-words.json", words)
-    ultra_short(table).to_csv(paths.MANIFESTS / f"{profile.name}-ultra-short.csv", index=False)
-    trials(table).to_csv(paths.MANIFESTS / "mini-trials.csv", index=False)
+    _write_table(paths.MANIFESTS / f"{profile.name}-ultra-short.csv", ultra_short(table))
+    _write_table(paths.MANIFESTS / "mini-trials.csv", trials(table))
     _scrambled(folder)
     _demo()
 
@@ -127,7 +126,7 @@ def _scrambled(folder) -> None:
         audio.write(folder / "scrambled" / f"{row.utterance}.ogg", corpus.wave(i))
         path = f"audio/{folder.name}/scrambled/{row.utterance}.ogg"
         rows.append({"utterance": row.utterance, "speaker": row.speaker, "text": row.text, "audio": path})
-    pd.DataFrame(rows).to_csv(paths.MANIFESTS / "mini-scrambled.csv", index=False)
+    _write_table(paths.MANIFESTS / "mini-scrambled.csv", pd.DataFrame(rows))
 
 
 def _demo() -> None:
@@ -153,14 +152,20 @@ def enrol(profile: Profile = MINI) -> None:
             mean = encoder.embed(waves).mean(0)
             means[name].append((mean / mean.norm()).numpy())
     weights = paths.CHECKPOINTS / profile.name / "speaker_encoder.safetensors"
-    np.savez(
-        paths.MANIFESTS / f"{profile.name}-enrolment.npz",
-        speakers=np.array(people),
-        **{name: np.stack(rows).astype(np.float32) for name, rows in means.items()},
-        ecapa_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
-    )
+    with paths.appearing(paths.MANIFESTS / f"{profile.name}-enrolment.npz") as partial:
+        np.savez(
+            partial,
+            speakers=np.array(people),
+            **{name: np.stack(rows).astype(np.float32) for name, rows in means.items()},
+            ecapa_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        )
 
 
 def _write_json(path, value) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=1) + "\n")
+    with paths.appearing(path) as partial:
+        partial.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def _write_table(path, table: pd.DataFrame) -> None:
+    with paths.appearing(path) as partial:
+        table.to_csv(partial, index=False)
