@@ -187,7 +187,7 @@ def test_off_nothing_is_asked_of_the_letters(network, monkeypatch):
         raise AssertionError(text)
 
     monkeypatch.setattr(backbone.Backbone, "seconds_of", refuse)
-    voice = pipeline(network, letter_prior_seconds=5.0, letter_floor_seconds=3.0)
+    voice = pipeline(network)
     reference = voice.reference(babble(1.0))
     known = len(reference.wave) // 256
     for text in ("no.", "the old river never sleeps.", "nobody asks, and nobody tells. " * 9):
@@ -227,6 +227,13 @@ def test_planned_lengths_are_compared_with_the_true_ones(network, texts, monkeyp
     assert "letter durations" in short_texts.lengths(found)
     ratios = short_texts.length_ratios(found)
     assert plots.by_stratum(ratios, "length_ratio").axes
+
+
+def test_the_official_length_counts_the_space_that_the_official_function_adds(network):
+    voice, clip = pipeline(network), np.zeros(24_000, dtype=np.float32)
+    read, text = "some call me.  ", "hello there"  # two spaces: ours behind the full stop, and one of its own
+    frames = int(93 / len(read) * len(text))
+    assert short_texts.official_seconds(voice, clip, "some call me", text) == frames * 256 / 24_000
 
 
 # Rows and verdicts

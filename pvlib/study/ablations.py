@@ -202,6 +202,8 @@ def retired(found: pd.DataFrame) -> pd.DataFrame:
                 ("status", "status"),
             )
         }
+        if (more := _printed(paper, "reason_2", module)) != "-":
+            theirs["reason (paper)"] += f"; {more}"
         own = found[found["variant"].isin(shorts)]
         measured = ["variant", "metric", "n", "difference", "d", "d_low", "d_high", "p", "p_holm"]
         if own.empty:

@@ -144,7 +144,9 @@ def _judges(profile: Profile, device: str) -> Judges:
 
 def working(system: System, judges: Panel, profile: Profile) -> row_files.Working:
     """The working rows of a system as it is now."""
-    fingerprint = {"system": system.fingerprint(), "judges": judges.fingerprint()}
+    own = system.fingerprint()
+    precision = str(hub.precision(own.get("device", "cpu")))  # a machine without bf16 makes other rows
+    fingerprint = {"system": own, "judges": judges.fingerprint(), "precision": precision}
     return row_files.Working(profile.name, system.name, digest(fingerprint), fingerprint)
 
 
@@ -346,7 +348,7 @@ def _make(
 
 def _check_alike(ranks: Ranks, chosen: Sequence[System], judges: Panel, by_key: dict[str, Request]) -> None:
     """Rows of different weights, sources, packages or sounds must not be mixed."""
-    facts = {"utterances or sounds": digest(list(by_key))}
+    facts = {"utterances or sounds": digest(list(by_key)), "precision": str(hub.precision(ranks.device or "cpu"))}
     for name, fingerprint in [("the judges", judges.fingerprint())] + [
         (s.name, s.fingerprint()) for s in chosen
     ]:

@@ -60,7 +60,7 @@ def manifest(folder: Path, profile: Profile | str = "mini", texts: int = TEXTS) 
         if not (FOLDER / clip).is_file():
             audio.write(FOLDER / clip, wave)
         for row in said.head(texts).itertuples():
-            name = f"{file.stem}-{row.utterance}"
+            name = f"{file.name}-{row.utterance}"
             lines.append((name, file.name, row.text, row.words, row.bucket, "", clip, row.seed))
     if not lines:
         raise RecordingsError(f"{folder}: none of {len(files)} recordings can be used; the last: {reason}")

@@ -218,7 +218,7 @@ def planned(profile: Profile | str, voice: PersonaVoice | None = None) -> pd.Dat
     """How long each rule would make every text of the manifest, beside the true length; nothing is synthesised.
 
     Columns: utterance, speaker, words, rule (`f5-official` and `RULES`), seconds, true_seconds, error (the natural
-    logarithm of their ratio). An utterance whose clip cannot be used is left out of a rule.
+    logarithm of their ratio). An utterance whose clip cannot be used or whose length is refused is left out of a rule.
     """
     if voice is None:
         return _planned(profile if isinstance(profile, str) else profile.name)
@@ -249,7 +249,10 @@ def planned(profile: Profile | str, voice: PersonaVoice | None = None) -> pd.Dat
         known = len(reference.wave) // HOP_LENGTH
         for request in requests:
             for rule, planner in planners.items():
-                chunks = planner.plan(Job(reference, request.text))
+                try:
+                    chunks = planner.plan(Job(reference, request.text))
+                except TextError:  # so long that the pipeline refuses it
+                    continue
                 frames = sum(chunk.frames - known for chunk in chunks)
                 lines.append((request, rule, frames * HOP_LENGTH / SAMPLE_RATE))
     table = pd.DataFrame(
@@ -277,6 +280,7 @@ def official_seconds(voice: PersonaVoice, clip: np.ndarray, heard: str, text: st
     vocabulary = voice.backbone.cfm.vocab_char_map
     known = len(clip) // HOP_LENGTH
     reference = closed(normalise(heard, vocabulary, "the transcript"))
+    reference += " " * reference[-1].isascii()  # as the official function reads it
     frames = laag.duration(known, reference, normalise(text, vocabulary), voice.inference) - known
     return frames * HOP_LENGTH / SAMPLE_RATE
 

@@ -265,7 +265,10 @@ def _paper_cell(paper: pd.DataFrame, metric: str, system: str, form: str) -> str
     entry = reported.printed(paper, metric, system) if metric else None
     if entry is None:
         return ABSENT
-    text = f"{entry['low']:.1%}" if form.endswith("%") else entry["value"]
+    if not form.endswith("%"):
+        text = entry["value"]
+    else:  # an estimate is printed in whole per cent
+        text = f"{entry['low']:.{0 if entry['estimated'] else 1}%}"
     return f"~{text}" if entry["estimated"] else text
 
 
