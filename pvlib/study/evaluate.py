@@ -348,7 +348,10 @@ def _make(
 
 def _check_alike(ranks: Ranks, chosen: Sequence[System], judges: Panel, by_key: dict[str, Request]) -> None:
     """Rows of different weights, sources, packages or sounds must not be mixed."""
-    facts = {"utterances or sounds": digest(list(by_key)), "precision": str(hub.precision(ranks.device or "cpu"))}
+    facts = {
+        "utterances or sounds": digest(list(by_key)),
+        "precision": str(hub.precision(ranks.device or "cpu")),
+    }
     for name, fingerprint in [("the judges", judges.fingerprint())] + [
         (s.name, s.fingerprint()) for s in chosen
     ]:
