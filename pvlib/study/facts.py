@@ -81,12 +81,6 @@ def _persona_sizes() -> float:
     return len(one) if len(one) == len(other) else float("nan")
 
 
-def _official_sway() -> float:
-    from f5_tts.infer import utils_infer
-
-    return utils_infer.sway_sampling_coef
-
-
 COUNTS: dict[str, Callable[[], float]] = {
     "mel frames of one second": lambda: audio.mel(torch.zeros(audio.CLIP_SAMPLES)).shape[-1],
     "hop length": lambda: audio.HOP_LENGTH,
@@ -97,9 +91,7 @@ COUNTS: dict[str, Callable[[], float]] = {
     "columns of the environment basis": lambda: OES().basis().shape[1],
     "retired modules": lambda: reported.read("retired_modules")["system"].nunique(),
     "size of a persona embedding and of a text style embedding": _persona_sizes,
-    "size of an emotion embedding": lambda: len(persona.emotion_embedding("happy")),
     "size of a GE2E embedding": lambda: _ge2e().linear.out_features,
-    "sway of the official inference": _official_sway,
 }
 
 
