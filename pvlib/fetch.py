@@ -141,12 +141,12 @@ def _download(url: str, part: Path, size: int, headers: dict[str, str], attempts
                     )
                 bar.n = have
                 received, error = _pour(reply, part, "ab" if have else "wb", bar)
-            if error is None and have + received >= whole:
+            have += received
+            if error is None and have >= whole:
                 return
-            arrived_now = have + received
-            left, most = (attempts if arrived_now > most else left - 1), max(most, arrived_now)
+            left, most = (attempts if have > most else left - 1), max(most, have)
             if left <= 0:
-                raise FetchError(_unreachable(url, error, have + received)) from error
+                raise FetchError(_unreachable(url, error, have)) from error
 
 
 def _open(url: str, have: int, headers: dict[str, str]) -> HTTPResponse:

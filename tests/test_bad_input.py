@@ -36,7 +36,7 @@ def raw(path: Path, content: bytes) -> Path:
 
 
 def bomb(path: Path) -> Path:
-    """Ten minutes of silence in eight channels at 655 kHz: some megabytes that would be 12 GB of floats."""
+    """Half a minute of silence in eight channels at 655 kHz: a small file of 157 million samples."""
     with soundfile.SoundFile(path, "w", 655_350, 8, format="FLAC") as file:
         for _ in range(30):
             file.write(np.zeros((655_350, 8), dtype=np.int16))
@@ -81,7 +81,7 @@ BAD_RECORDINGS: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "export the recording again",
     ),
     "an hour": (hour, "lasts 60.0 minutes", "cut out one second"),
-    "12 GB when unpacked": (bomb, "more than the 120,000,000", "convert it to mono"),
+    "157 million samples in a small file": (bomb, "more than the 120,000,000", "convert it to mono"),
     "a rate of 900 kHz": (lambda p: wav(p, VOICE, 900_000), "900000 Hz is not plausible", "the rate it was"),
     "channels that cancel": (
         lambda p: wav(p, np.stack([VOICE, -VOICE], 1)),

@@ -37,7 +37,7 @@ from pvlib.study.launch import usual_jobs
 from pvlib.study.manifest import Manifest
 from pvlib.study.provenance import cores, machine
 from pvlib.systems.base import Request
-from pvlib.systems.f5 import F5Official, chunks, closed
+from pvlib.systems.f5 import F5Official, as_read, chunks, closed
 from pvlib.systems.fingerprint import digest, module_path, source_hash
 from pvlib.text import TextError, normalise
 
@@ -81,7 +81,7 @@ class Pair(F5Official):
             except TextError:
                 continue
             if len(chunks(text, reference_text, audio.CLIP_SECONDS, self.profile.inference.speed)) == 1:
-                read = reference_text + " " * reference_text[-1].isascii()
+                read = as_read(reference_text)
                 frames = laag.duration(CLIP_HOPS, read, text, self.profile.inference)
                 found.append(Asked(request, reference_text, read, text, frames))
         return found

@@ -26,7 +26,7 @@ from pvlib.study.evaluate import finished as finished_rows
 from pvlib.study.manifest import Manifest
 from pvlib.study.measure import in_stratum, measure
 from pvlib.study.pairs import LEAST, aligned
-from pvlib.systems.f5 import closed
+from pvlib.systems.f5 import as_read, closed
 from pvlib.text import TextError, normalise
 from pvlib.voice import Job, PersonaVoice
 
@@ -279,8 +279,7 @@ def official_seconds(voice: PersonaVoice, clip: np.ndarray, heard: str, text: st
         return float("nan")
     vocabulary = voice.backbone.cfm.vocab_char_map
     known = len(clip) // HOP_LENGTH
-    reference = closed(normalise(heard, vocabulary, "the transcript"))
-    reference += " " * reference[-1].isascii()  # as the official function reads it
+    reference = as_read(closed(normalise(heard, vocabulary, "the transcript")))
     frames = laag.duration(known, reference, normalise(text, vocabulary), voice.inference) - known
     return frames * HOP_LENGTH / SAMPLE_RATE
 

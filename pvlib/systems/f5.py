@@ -71,6 +71,11 @@ def closed(reference_text: str) -> str:
     return reference_text + (" " if reference_text.endswith(".") else ". ")
 
 
+def as_read(reference_text: str) -> str:
+    """The closed transcript as the official function counts it: a space of its own behind an ASCII character."""
+    return reference_text + " " * reference_text[-1].isascii()
+
+
 def chunks(text: str, reference_text: str, clip_seconds: float, speed: float = 1.0) -> list[str]:
     """The target text cut by the official function at the official length: what fits beside the clip in 22 s."""
     rate = len(reference_text.encode("utf-8")) / clip_seconds
