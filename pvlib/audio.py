@@ -5,8 +5,6 @@ Axes: b batch, n frames, c channels (mel bands), s samples.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +15,8 @@ import soxr
 import torch
 import torchaudio
 from torch import Tensor
+
+from pvlib import paths
 
 SAMPLE_RATE = 24_000  # samples per second everywhere inside pvlib
 N_FFT = 1024
@@ -212,17 +212,12 @@ def write(path: str | Path, wave: np.ndarray, rate: int = SAMPLE_RATE) -> Path:
     if not np.isfinite(peak):
         raise AudioError(f"{path}: the samples to write are not finite")
     wave = wave / max(1.0, peak)
-    partial = path.with_name(f".{os.getpid()}{path.name[:40]}.part")  # no longer than a name may be
+    level = OPUS_COMPRESSION if subtype == "OPUS" else None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        level = OPUS_COMPRESSION if subtype == "OPUS" else None
-        soundfile.write(partial, wave, rate, format=kind, subtype=subtype, compression_level=level)
-        os.replace(partial, path)
+        with paths.appearing(path) as partial:
+            soundfile.write(partial, wave, rate, format=kind, subtype=subtype, compression_level=level)
     except (OSError, soundfile.LibsndfileError) as error:
         raise AudioError(
             f"cannot write {path}: {error}; check that the folder is writable and has space"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
     return path

@@ -8,7 +8,6 @@ safetensors or with `weights_only=True`, from the local cache first; the network
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -119,31 +118,22 @@ def save_weights(name: str, profile: Profile, state_dict: dict[str, Tensor], car
     given = extra.pop("config", None)
     if given is not None and _plain(given) != config:
         extra["training_config"] = _plain(given)
-    weights_part, card_part = (
-        path.with_suffix(f".{os.getpid()}.part"),
-        path.with_suffix(f".{os.getpid()}.card.part"),
-    )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(half, weights_part)
-        content = {
-            "sha256": sha256(weights_part),
-            "bytes": weights_part.stat().st_size,
-            "config": config,
-            **extra,
-            "date": datetime.now(UTC).date().isoformat(),
-        }
-        card_part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(weights_part, path)
-        os.replace(card_part, path.with_suffix(".json"))
+        # left from the last to the first: the weights appear before their card
+        with paths.appearing(path.with_suffix(".json")) as card_part, paths.appearing(path) as weights_part:
+            save_file(half, weights_part)
+            content = {
+                "sha256": sha256(weights_part),
+                "bytes": weights_part.stat().st_size,
+                "config": config,
+                **extra,
+                "date": datetime.now(UTC).date().isoformat(),
+            }
+            card_part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise WeightsError(
             f"cannot write {path}: {error}; check that the folder is writable and has space"
         ) from error
-    finally:
-        for part in (weights_part, card_part):
-            with contextlib.suppress(OSError):
-                part.unlink()
     return path
 
 

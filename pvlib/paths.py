@@ -6,9 +6,9 @@ environments of other systems) to another disk; the rest lives in the repository
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,13 +30,19 @@ REPORT = BUILD / "report"
 EXTERNALS = BUILD / "externals"
 
 
-@contextmanager
+@contextlib.contextmanager
 def appearing(path: Path) -> Iterator[Path]:
-    """A name of this process alone, in the folder of `path`, for what appears there when the block has ended well."""
+    """A name of this process alone, in the folder of `path`, for what appears there when the block has ended well.
+
+    Otherwise what lies at `path` stays as it is, and nothing half-written is left. The name ends in `.part`, so that
+    nobody who looks for files of a kind finds a half of one; `numpy.save` needs it opened. Raises OSError where the
+    folder cannot be made or the file cannot take its place.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    partial = path.with_name(f".{os.getpid()}.{path.name[-40:]}.part")  # no longer than a name may be
     try:
         yield partial
         os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the error that counts is under way
+            partial.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from babble import babble
 from pvlib import audio, frontend, hub, paths, recognizer
 from pvlib.audio import SAMPLE_RATE, AudioError, AudioWarning
 from pvlib.config import MINI
+from pvlib.study import rows
 from pvlib.text import MAX_TEXT_CHARS, TextError, TextWarning, normalise
 
 RATE = SAMPLE_RATE
@@ -273,3 +274,43 @@ def test_an_unwritable_checkpoint_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "CHECKPOINTS", raw(tmp_path / "taken", b""))
     with pytest.raises(hub.WeightsError, match="cannot write .*check that the folder is writable"):
         hub.save_weights("recognizer", MINI, {"a": torch.ones(1)}, {})
+
+
+# Whole files
+
+
+@pytest.mark.parametrize(
+    "broken", [OSError("no space"), KeyboardInterrupt()], ids=["full disk", "interrupted"]
+)
+def test_a_file_appears_whole_or_not_at_all(tmp_path, broken):
+    path = tmp_path / "new" / "a.csv"
+    with paths.appearing(path) as partial:
+        partial.write_text("first")
+        assert not list(path.parent.glob("*.csv"))  # nobody takes it for a table yet
+    assert path.read_text() == "first"
+    with pytest.raises(type(broken)), paths.appearing(path) as partial:
+        partial.write_text("sec")
+        raise broken
+    assert path.read_text() == "first" and list(path.parent.iterdir()) == [path]
+
+
+def test_an_output_may_have_a_name_as_long_as_the_disk_takes(tmp_path):
+    path = tmp_path / ("a" * 251 + ".csv")
+    assert rows.write_text(path, "a,b\n").read_text() == "a,b\n"
+    with pytest.raises(rows.RowsError, match="cannot write .*writable and has space"):
+        rows.write_text(tmp_path / ("a" * 252 + ".csv"), "a,b\n")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_weights_and_their_card_appear_with_nothing_beside_them(tmp_path, monkeypatch):
+    """The weights first: where they cannot take their place, the card of the old ones stays."""
+    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path)
+    path = hub.save_weights("recognizer", MINI, {"a": torch.ones(1)}, {"steps": 1})
+    card = path.with_suffix(".json")
+    before = card.read_text()
+    assert sorted(path.parent.iterdir()) == [card, path]
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(hub.WeightsError, match="cannot write"):
+        hub.save_weights("recognizer", MINI, {"a": torch.zeros(1)}, {"steps": 2})
+    assert card.read_text() == before and sorted(path.parent.iterdir()) == [card, path]

@@ -9,7 +9,6 @@ of the rows for as long as they are written, of a part until its process ends.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -84,21 +83,15 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 def write_text(path: Path, text: str) -> Path:
     """Write a file whole or not at all. Raises RowsError naming the path."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "w", encoding="utf-8", newline="") as file:
+        with paths.appearing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
     except OSError as error:
         raise RowsError(
             f"cannot write {path}: {error}; check that the folder is writable and has space"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):  # the error that counts was told above
-            partial.unlink(missing_ok=True)
     return path
 
 

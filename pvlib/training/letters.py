@@ -46,8 +46,8 @@ def centres(split: str, profile: Profile, limit: int | None = None) -> list[np.n
             rows = order[first : first + BATCH]
             heard = listen(ears, [cache.mel(i) for i in rows], [texts[i] for i in rows])
             found |= dict(zip(rows, heard, strict=True))
-        with paths.appearing(path) as partial:
-            np.save(partial, np.concatenate([found[i] for i in range(len(texts))]))
+        with paths.appearing(path) as partial, partial.open("wb") as file:
+            np.save(file, np.concatenate([found[i] for i in range(len(texts))]))
     ends = itertools.accumulate(len(text) for text in texts)
     return np.split(np.load(path), list(ends)[:-1])
 

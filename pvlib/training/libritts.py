@@ -143,8 +143,8 @@ class LibriPairs:
         path = paths.TRAINING / f"{self.profile.name}-{NAME}" / f"first-seconds-{self.split}-{key}.npz"
         if not path.exists():
             heard, embedding = self._heard(chosen)
-            with paths.appearing(path) as partial:
-                np.savez(partial, heard=np.array(heard), embedding=embedding)
+            with paths.appearing(path) as partial, partial.open("wb") as file:
+                np.savez(file, heard=np.array(heard), embedding=embedding)
         with np.load(path, allow_pickle=False) as file:
             heard, embedding = file["heard"].tolist(), torch.from_numpy(file["embedding"])
         kept = [k for k, words in enumerate(heard) if words]

@@ -212,6 +212,6 @@ def embeddings(split: str, profile: Profile, utterances: list[int]) -> dict[int,
         for first in tqdm(range(0, len(utterances), 64), desc=f"first seconds of {split}", mininterval=5):
             waves = [corpus.wave(i)[: audio.CLIP_SAMPLES] for i in utterances[first : first + 64]]
             parts.append(encoder.embed(waves).float().cpu().numpy())
-        with paths.appearing(path) as partial:
-            np.save(partial, np.concatenate(parts))
+        with paths.appearing(path) as partial, partial.open("wb") as file:
+            np.save(file, np.concatenate(parts))
     return dict(zip(utterances, torch.from_numpy(np.load(path)), strict=True))

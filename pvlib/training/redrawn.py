@@ -61,9 +61,9 @@ def redrawn(profile: Profile, device: torch.device, split: str = "train") -> Red
     if not path.exists():
         model = hub.load_backbone(profile, device)
         mels = _draw(model, Rows(split, model, None, profile, device), profile)
-        with paths.appearing(path) as partial:
+        with paths.appearing(path) as partial, partial.open("wb") as file:
             np.savez(
-                partial,
+                file,
                 frames=np.concatenate(list(mels.values())),
                 offsets=np.cumsum([0, *map(len, mels.values())]),
                 utterances=np.array(list(mels)),

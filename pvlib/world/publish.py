@@ -152,9 +152,10 @@ def enrol(profile: Profile = MINI) -> None:
             mean = encoder.embed(waves).mean(0)
             means[name].append((mean / mean.norm()).numpy())
     weights = paths.CHECKPOINTS / profile.name / "speaker_encoder.safetensors"
-    with paths.appearing(paths.MANIFESTS / f"{profile.name}-enrolment.npz") as partial:
+    path = paths.MANIFESTS / f"{profile.name}-enrolment.npz"
+    with paths.appearing(path) as partial, partial.open("wb") as file:
         np.savez(
-            partial,
+            file,
             speakers=np.array(people),
             **{name: np.stack(rows).astype(np.float32) for name, rows in means.items()},
             ecapa_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
