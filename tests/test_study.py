@@ -330,6 +330,23 @@ def test_an_impostor_row_is_scored_against_what_it_says(place):
     assert row["text"] == manifest.loc["s1-2", "text"] and row["words"] == manifest.loc["s0-2", "words"]
 
 
+def test_rows_made_again_come_in_batches_and_touch_no_working_row(place):
+    manifest = manifests.read("tiny-test")
+    requests = manifest.requests(manifest.table.head(7))
+    sizes = []
+
+    class Counted(Hum):
+        def synthesise(self, requests, progress=None):
+            sizes.append(len(requests))
+            return super().synthesise(requests, progress)
+
+    rows = pd.DataFrame(study.make_rows(Counted(fails={"s0-2"}), requests, manifest, Ears()))
+    assert sizes == [3, 3, 1] and not (place / "build").exists()
+    recorded = run(Hum(fails={"s0-2"})).set_index("utterance").loc[rows["utterance"]].reset_index()
+    assert list(rows["utterance"]) == [request.utterance for request in requests]
+    pd.testing.assert_frame_equal(rows[list(row_files.COLUMNS)], recorded[list(row_files.COLUMNS)], atol=1e-6)
+
+
 # Interruption and keys
 
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,8 @@ from pvlib.study.ranks import Ranks, RanksError
 from pvlib.systems.base import Request, Result, System
 from pvlib.systems.external.environment import ExternalError
 from pvlib.systems.fingerprint import digest
+
+T = TypeVar("T")
 
 JUDGED = ("secs_ecapa_clip", "secs_ecapa_speaker", "secs_ge2e_clip", "secs_ge2e_speaker", "dnsmos")
 
@@ -167,6 +169,17 @@ def row_key(request: Request, enrolment: dict[str, np.ndarray]) -> str:
         "enrolment": {name: _sha256(vector.tobytes()) for name, vector in sorted(enrolment.items())},
     }
     return digest(content)
+
+
+def make_rows(
+    system: System, requests: Sequence[Request], manifest: Manifest, judges: Panel
+) -> Iterator[dict[str, Any]]:
+    """Rows of some requests in their order, made batch by batch; no working row is read or written.
+
+    Raises what the system raises on trouble that concerns all requests, and ValueError as `judge`.
+    """
+    for batch in _batches(requests, system.batch_size):
+        yield from judge(system, batch, system.synthesise(batch), manifest, judges)
 
 
 def judge(
@@ -324,8 +337,8 @@ def _missing(store: row_files.Working, by_key: dict[str, Request]) -> list[str]:
     return todo
 
 
-def _batches(keys: list[str], size: int) -> list[list[str]]:
-    return [keys[start : start + size] for start in range(0, len(keys), size)]
+def _batches(asked: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [asked[start : start + size] for start in range(0, len(asked), size)]
 
 
 def _make(

@@ -20,7 +20,7 @@ from pvlib.metrics.judges import Panel
 from pvlib.study import manifest as manifests
 from pvlib.study import provenance, seeds
 from pvlib.study import rows as row_files
-from pvlib.study.evaluate import judge, row_key, shared_judges, working
+from pvlib.study.evaluate import make_rows, row_key, shared_judges, working
 from pvlib.study.manifest import Manifest
 from pvlib.systems.base import Request, System
 from pvlib.systems.external.environment import ExternalError
@@ -157,15 +157,10 @@ def _again(
     seed = int(digest([system.name, len(rows)])[:8], 16)
     chosen = np.random.default_rng(seed).choice(len(rows), size=min(count, len(rows)), replace=False)
     tried, differing = [], []
-    for first in range(0, len(chosen), system.batch_size):
-        numbers = chosen[first : first + system.batch_size]
-        batch = [requests[i] for i in numbers]
-        made = judge(system, batch, system.synthesise(batch), manifest, judges)
-        for i, row in zip(numbers, made, strict=True):
-            tried.append(rows[i]["utterance"])
-            differing += [
-                f"{tried[-1]} in {key}" for key in rows[i] if not _same(key, rows[i][key], row[key])
-            ]
+    made = make_rows(system, [requests[i] for i in chosen], manifest, judges)
+    for i, row in zip(chosen, made, strict=True):
+        tried.append(rows[i]["utterance"])
+        differing += [f"{tried[-1]} in {key}" for key in rows[i] if not _same(key, rows[i][key], row[key])]
     return tried, f"rows come out otherwise: {', '.join(differing)}" if differing else ""
 
 

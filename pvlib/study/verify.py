@@ -18,7 +18,7 @@ from pvlib.metrics.judges import Panel
 from pvlib.study import manifest as manifests
 from pvlib.study import provenance, seeds
 from pvlib.study import rows as row_files
-from pvlib.study.evaluate import judge, shared_judges
+from pvlib.study.evaluate import make_rows, shared_judges
 from pvlib.study.manifest import Manifest
 from pvlib.study.rows import RowsError
 from pvlib.systems.base import System
@@ -137,12 +137,10 @@ def verify(
             if _changed(system, recorded[place]["systems"].get(name, {})) and name not in changed:
                 changed.append(name)
             requests = _requests(parts[place], list(part["utterance"]))
-            for start in range(0, len(requests), system.batch_size):
-                batch = requests[start : start + system.batch_size]
-                again = judge(system, batch, system.synthesise(batch), parts[place], judges)
-                old = part.iloc[start : start + system.batch_size].to_dict("records")
-                checks += [_compare(a, b, *tolerances) for a, b in zip(old, again, strict=True)]
-                bar.update(len(batch))
+            again = make_rows(system, requests, parts[place], judges)
+            for old, new in zip(part.to_dict("records"), again, strict=True):
+                checks.append(_compare(old, new, *tolerances))
+                bar.update(1)
     needed = size if same else size - int(size * (1 - OTHER_SHARE) + ROUNDING)
     return VerifyReport(profile.name, seed, same, *tolerances, needed, tuple(checks), tuple(changed))
 
