@@ -33,6 +33,13 @@ def _vad() -> tuple[Callable, torch.jit.ScriptModule]:
         torch.set_num_threads(threads)
 
 
+def load(inference: Inference) -> None:
+    """Load what the first clip would, so that no clock that runs over a clip counts it."""
+    if inference.use_silero_vad:
+        with _vad_in_use:
+            _vad()
+
+
 def speech_spans(wave: np.ndarray, inference: Inference) -> list[tuple[int, int]]:
     """Where someone speaks: [(first, past the last)] in 24 kHz samples, in order, possibly empty.
 

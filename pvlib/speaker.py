@@ -104,8 +104,7 @@ class GE2E:
 
         Raises AudioError as `SpeakerEncoder.embed` does.
         """
-        if self._encoder is None:
-            self._encoder = self._load()
+        self.load()
         result = torch.empty(len(waves), self.dimension)
         for k, wave in enumerate(waves):
             wave = _prepare(wave, k)
@@ -113,6 +112,11 @@ class GE2E:
             wave = wave * np.float32(10 ** (max(0.0, GE2E_DBFS - level) / 20))
             result[k] = torch.from_numpy(self._encoder.embed_utterance(wave))
         return result
+
+    def load(self) -> None:
+        """Load what the first use would, where that has not happened."""
+        if self._encoder is None:
+            self._encoder = self._load()
 
     def _load(self):
         with warnings.catch_warnings():  # its imports warn of packages grown old

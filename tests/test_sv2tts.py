@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -898,6 +899,26 @@ def test_the_system_speaks_and_counts_its_failures(checkpoints, kind):
     assert len(made.wave) == (limit * 4 - 1) * 256 and made.wave.dtype == np.float32
     assert made.seconds > 0 and made.reference_text == "" and done == [1]
     assert system.attention["u1"].runaways >= 1  # it had to be stopped, and says so
+
+
+def test_the_seconds_of_the_first_row_hold_no_loading(checkpoints, monkeypatch):
+    """On a clock that loading alone moves."""
+    now, loaded = [0.0], []
+
+    def slowly(load):
+        def loading(*args):
+            if load not in loaded:
+                loaded.append(load)
+                now[0] += 1000
+            return load(*args)
+
+        return loading
+
+    monkeypatch.setattr(frontend, "_vad", slowly(frontend._vad))
+    monkeypatch.setattr(encoder.Resemblyzer, "_load", slowly(encoder.Resemblyzer._load))
+    monkeypatch.setattr(pipeline, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    (made,) = SV2TTSGriffinLim("sv2tts-griffin-lim", TINY, torch.device("cpu")).synthesise([asking("u1")])
+    assert len(loaded) == 2 and made.seconds == 0
 
 
 def test_bad_input_is_a_failed_row_and_the_others_go_on(checkpoints):

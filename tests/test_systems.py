@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -13,9 +15,9 @@ import torch
 from babble import babble
 from tiny import TINY
 
-from pvlib import audio, backbone, hub, paths, systems
+from pvlib import audio, backbone, frontend, hub, paths, systems
 from pvlib.config import MINI, ConfigError
-from pvlib.systems import f5, fingerprint, personavoice
+from pvlib.systems import f5, fingerprint, ground_truth, personavoice
 from pvlib.systems.base import Request, Result, System, failure, result
 from pvlib.text import TextError
 
@@ -386,6 +388,44 @@ def test_personavoice_keeps_order_when_one_fails(request_of, monkeypatch):
     assert (len(made[0].wave), len(made[3].wave)) == (4800, 9600)
     assert "nobody speaks" in made[1].error and "no letter" in made[2].error
     assert made[0].seconds >= 0.5 and made[0].reference_text == "a lamp. "
+
+
+@pytest.mark.parametrize("name", ["personavoice", "f5-official", "f5-as-published", "ground-truth-vocoded"])
+def test_the_seconds_of_the_first_row_hold_no_loading(name, f5_system, request_of, monkeypatch):
+    """On a clock that loading alone moves."""
+    now, loaded = [0.0], []
+
+    def slowly(load: Callable) -> Callable:
+        def loading(*args, **options):
+            if load not in loaded:
+                loaded.append(load)
+                now[0] += 1000
+            return load(*args, **options)
+
+        return loading
+
+    class Voice:
+        def reference(self, clip, name, text):
+            frontend.prepare(clip, MINI.inference, name)
+            return SimpleNamespace(text="a lamp. ")
+
+        def synthesise(self, jobs, progress, duration_frames, errors):
+            return [SimpleNamespace(wave=np.linspace(-1, 1, 2400), seconds=0.0) for _ in jobs]
+
+    system, _ = f5_system(name)
+    for part in ("backbone", "vocoder", "recognizer"):
+        monkeypatch.setattr(hub, f"load_{part}", slowly(getattr(hub, f"load_{part}")))
+    monkeypatch.setattr(f5, "official", slowly(f5.official))
+    monkeypatch.setattr(frontend, "_vad", slowly(frontend._vad))
+    monkeypatch.setattr(personavoice.PersonaVoice, "load", slowly(lambda *_, **__: Voice()))
+    if name == "ground-truth-vocoded":
+        sound = SimpleNamespace(decode=lambda mel: torch.linspace(-1, 1, 24_000)[None])
+        monkeypatch.setattr(hub, "load_vocoder", slowly(lambda profile, device: sound))
+    for module in (f5, ground_truth, personavoice):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    first, second = system.synthesise([request_of("A lamp.", name="a"), request_of("A lamp.", name="b")])
+    assert loaded and first.error == second.error == ""
+    assert (first.seconds, second.seconds) == (0, 0)
 
 
 def test_a_variant_reaches_the_pipeline(monkeypatch):

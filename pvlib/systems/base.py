@@ -46,7 +46,8 @@ class Result:
     """What a system made of a request: a waveform at 24 kHz, or an error.
 
     reference_text: the transcript of the clip that the system worked with ("" where it used none).
-    seconds: time spent on it; of a batch, its share by generated frames; NaN where nothing is synthesised.
+    seconds: time spent on it, the loading of models not counted; of a batch, its share by generated frames; NaN where
+    nothing is synthesised.
     spoken_text: what the waveform is meant to say; None means the text of the request.
     """
 

@@ -103,6 +103,9 @@ class F5Official:
         )
 
     def synthesise(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Result]:
+        official()  # imported, and the models loaded, before a clock runs
+        for name in self.weights:
+            self._model(name)
         results = []
         for request, transcript in zip(requests, self.transcripts(requests), strict=True):
             results.append(self._one(request, transcript))

@@ -52,8 +52,7 @@ class Resemblyzer(speaker.GE2E):
     @property
     def network(self) -> nn.Module:
         """Resemblyzer's network, loaded at first use."""
-        if self._encoder is None:
-            self._encoder = self._load()
+        self.load()
         return self._encoder.encoder
 
     def _load(self) -> _Remembering:

@@ -48,8 +48,11 @@ class SV2TTS:
     @classmethod
     def load(cls, profile: Profile, vocoder: str = "vocos", device: str | torch.device = "cpu") -> SV2TTS:
         """The stages of a profile with their weights. Raises WeightsError, ConfigError on an unknown vocoder."""
+        frontend.load(profile.inference)
+        encoder = Resemblyzer(device)
+        encoder.load()
         return cls(
-            Resemblyzer(device),
+            encoder,
             weights.load(synthesizer.build(profile.sv2tts_synthesizer), "sv2tts-synthesizer", profile).to(
                 device
             ),
