@@ -6,9 +6,7 @@ before their quality is measured, so a card tells of what is stored. `hub.read_w
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pvlib import hub
+from pvlib import hub, paths
 from pvlib.config import Profile
 
 NAMES = (hub.BACKBONE_PADDED, "sv2tts-synthesizer")
@@ -54,22 +52,17 @@ def shrink(name: str, profile: Profile) -> Path:
         )
     if changed := [key for key in state if not torch.equal(small[key].to(state[key].dtype), state[key])]:
         raise hub.WeightsError(f"{name}: {changed[0]} would change in 8 bits; round it first")
-    parts = [path.with_suffix(f".{os.getpid()}{end}") for end in (".part", ".card.part")]
     try:
-        save_file(small, parts[0])
-        parts[0].chmod(path.stat().st_mode)
-        card |= {"sha256": hub.sha256(parts[0]), "bytes": parts[0].stat().st_size, "stored": STORED}
-        parts[1].write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        os.replace(parts[0], path)
-        os.replace(parts[1], path.with_suffix(".json"))
+        # left from the last to the first: the weights appear before their card
+        with paths.appearing(path.with_suffix(".json")) as card_part, paths.appearing(path) as part:
+            save_file(small, part)
+            part.chmod(path.stat().st_mode)
+            card |= {"sha256": hub.sha256(part), "bytes": part.stat().st_size, "stored": STORED}
+            card_part.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise hub.WeightsError(
             f"cannot write {path}: {error}; check that the folder is writable and has space"
         ) from error
-    finally:
-        for part in parts:
-            with contextlib.suppress(OSError):
-                part.unlink()
     return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from zipfile import BadZipFile
@@ -50,12 +49,8 @@ def voices(split: str, wanted: Sequence[int] | None = None) -> np.ndarray:
 
 
 def _save(path: Path, key: str, embeddings: np.ndarray) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with partial.open("wb") as file:
+        with paths.appearing(path) as partial, partial.open("wb") as file:
             np.savez(file, corpus=key, embeddings=embeddings)
-        os.replace(partial, path)
     except OSError as error:
         raise TrainingError(f"cannot write {path}: {error}; free some space and run again") from error
-    finally:
-        partial.unlink(missing_ok=True)
