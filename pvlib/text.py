@@ -28,7 +28,7 @@ _ORDINALS = {
 }
 _CURRENCIES = {"$": ("dollar", "dollars"), "€": ("euro", "euros"), "£": ("pound", "pounds")}
 _SIGNS = {"&": "and", "%": "percent", "+": "plus", "=": "equals", "@": "at", "°": "degrees"}
-_MARKS = {
+_MARKS = {  # with a space behind those that may stand between letters or digits without one: 1:100 is no 1,100
     "‘": "'",
     "’": "'",
     "ʼ": "'",
@@ -41,21 +41,20 @@ _MARKS = {
     "—": "-",
     "−": "-",
     "…": "...",
-    ";": ",",
-    ":": ",",
-    "。": ".",
-    "，": ",",
-    "、": ",",
-    "！": "!",
-    "？": "?",
-    "；": ",",
-    "：": ",",
+    ";": ", ",
+    ":": ", ",
+    "。": ". ",
+    "，": ", ",
+    "、": ", ",
+    "！": "! ",
+    "？": "? ",
+    "；": ", ",
+    "：": ", ",
 }
 _MUTE = '"()[]{}<>*_#|/\\~^`•·'  # marks without a sound: dropped without a word about it
 
 _NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
 _MONEY = re.compile(rf"([$€£])\s?({_NUMBER})(?:\s(thousand|million|billion|trillion)\b)?", re.IGNORECASE)
-_BETWEEN_NUMBERS = re.compile(r"(?<=\d)[:;](?=\d)")
 _ORDINAL = re.compile(r"\b(\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", re.IGNORECASE)
 _NUMBERS = re.compile(_NUMBER)
 
@@ -126,8 +125,6 @@ def normalise(text: str, vocabulary: Collection[str], name: str = "the text") ->
         )
     known = frozenset(vocabulary)
     spoken = unicodedata.normalize("NFC", text)
-    if "0" not in known:
-        spoken = _BETWEEN_NUMBERS.sub(r"\g<0> ", spoken)  # 1:100 is no 1,100
     spoken = "".join(c if c in known else _MARKS.get(c, c) for c in spoken)
     if "0" not in known:
         spoken = spell_numbers(spoken)

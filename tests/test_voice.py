@@ -448,6 +448,8 @@ def test_load_without_weights(tmp_path, monkeypatch):
         ("1,000,002nd, 2,000 times", "one zero zero zero zero zero second, two thousand times"),
         ("lines 4, 5th", "lines four, fifth"),
         ("1:100, 3;250 at 10:30", "one, one hundred, three, two hundred fifty at ten, thirty"),
+        ("a:b;c，d", "a, b, c, d"),
+        ("1：100 (that is: all): yes", "one, one hundred that is, all, yes"),
         ("$5 million or £1 billion", "five million dollars or one billion pounds"),
         ("1,234 & 0", "one thousand two hundred thirty-four and zero"),
         ("007 or 12345678", "zero zero seven or one two three four five six seven eight"),
