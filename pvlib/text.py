@@ -53,7 +53,8 @@ _MARKS = {  # with a space behind those that may stand between letters or digits
 }
 _MUTE = '"()[]{}<>*_#|/\\~^`•·'  # marks without a sound: dropped without a word about it
 
-_NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
+_NUMBER = r"\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?"
+_MINUS = re.compile(r"(?<![^\s(\[\"'])-(?=[$€£]?\d)")  # neither a range (3-5, 5%-10%) nor a dash with spaces
 _MONEY = re.compile(rf"([$€£])\s?({_NUMBER})(?:\s(thousand|million|billion|trillion)\b)?", re.IGNORECASE)
 _ORDINAL = re.compile(r"\b(\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", re.IGNORECASE)
 _NUMBERS = re.compile(_NUMBER)
@@ -95,10 +96,11 @@ def number_words(number: int) -> str:
 
 def spell_numbers(text: str) -> str:
     """Digits in English words: "3rd" third, "1,000th" one thousandth, "2.5" two point five, "$5" five dollars,
-    "$5 million" five million dollars.
+    "$5 million" five million dollars, "-5" minus five.
 
     Numbers beyond 999,999 and those with leading zeros are read digit by digit.
     """
+    text = _MINUS.sub("minus ", text)
     text = _MONEY.sub(_money_words, text)
     text = _ORDINAL.sub(lambda match: f" {_ordinal_words(match[1])} ", text)
     return _NUMBERS.sub(lambda match: f" {_numeral_words(match[0])} ", text)
