@@ -193,6 +193,18 @@ class CompanionCFM(CFM):
                 "or take a reference that says more in its time"
             )
 
+    def room(self, letters: int, frames: int) -> int:
+        """So many mel frames in all, or as many more as a text of so many letters takes, the reference's included.
+
+        Padded text is cut where the tokens end, and average upsampling leaves out its beginning: each letter needs a
+        token and the sound one more, as in the official `CFM.sample`. Stretched by durations, a text fits into any
+        number.
+        """
+        embedding = self.transformer.text_embed
+        if letters < self.tokens(frames) or getattr(embedding, "durations", False):
+            return frames
+        return (letters + 1) * self.stack
+
     def whole_tokens(self, frames: int | Tensor) -> int | Tensor:
         """How many tokens so many frames fill: as many of a reference are given, since half a token cannot be made."""
         return frames // self.stack

@@ -288,7 +288,8 @@ class PersonaVoice:
     def plan(self, job: Job, generated_frames: int | None = None) -> list[laag.Chunk]:
         """How a job's text will be cut, timed and guided, without sampling it.
 
-        Where FiLM acts, persona and emotion say how fast: a chunk lasts so many times as long as without them.
+        Where FiLM acts, persona and emotion say how fast: a chunk lasts so many times as long as without them. However
+        fast, a chunk of padded text lasts as long as its letters need (`CompanionCFM.room`).
         Raises TextError, also on a chunk that is longer than the backbone takes, and PersonaError.
         """
         known = len(job.reference.wave) // HOP_LENGTH
@@ -306,10 +307,10 @@ class PersonaVoice:
                 stretch = float(self.adapters.stretch(self._conditions([job])))
             chunks = [replace(c, frames=known + max(1, round((c.frames - known) * stretch))) for c in chunks]
         cfm = self.backbone.cfm
-        for c in chunks:
-            cfm.check_length(
-                len(job.reference.text + c.text), cfm.tokens(c.frames), repr(c.text.strip()[:40])
-            )
+        letters = [len(job.reference.text + c.text) for c in chunks]
+        chunks = [replace(c, frames=cfm.room(n, c.frames)) for c, n in zip(chunks, letters, strict=True)]
+        for c, n in zip(chunks, letters, strict=True):
+            cfm.check_length(n, cfm.tokens(c.frames), repr(c.text.strip()[:40]))
         return chunks
 
     def _seconds_of(self) -> Callable[[str], float] | None:

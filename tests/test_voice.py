@@ -116,6 +116,25 @@ def test_a_text_beyond_what_the_official_backbone_takes_is_told_and_the_others_a
         official.synthesise(jobs)
 
 
+@pytest.mark.parametrize("conditioning", ["padded", "average", "durations"])
+def test_a_text_faster_than_its_letters_can_go_is_not_cut(models, reference, conditioning):
+    """Of text without durations each letter takes a token, as in the official sampler; LONG has two chunks or more."""
+    settings = replace(TINY.backbone, text_conditioning=conditioning, input_skip=False)
+    profile = replace(TINY, inference=replace(TINY.inference, speed=10.0))
+    hurried = PersonaVoice(profile, backbone.build(settings).eval(), models[1], Recogniser(), Encoder())
+    known = len(reference.wave) // HOP_LENGTH
+    for chunk in hurried.plan(Job(reference, LONG)):
+        asked = laag.duration(known, reference.text, chunk.text, hurried.inference)
+        letters = len(reference.text + chunk.text)
+        least = 2 * (letters + 1)  # two frames in a token
+        assert asked < least
+        assert chunk.frames == (asked if conditioning == "durations" else least)
+    slow = replace(profile, inference=replace(profile.inference, speed=1.0))
+    hurried.profile = slow
+    for chunk in hurried.plan(Job(reference, LONG)):
+        assert chunk.frames == laag.duration(known, reference.text, chunk.text, slow.inference)
+
+
 def test_a_job_does_not_depend_on_its_company(voice, reference):
     jobs = [Job(reference, "a quiet word or two", 3), Job(reference, LONG, 4), Job(reference, "no", 5)]
     together = voice.synthesise(jobs)
