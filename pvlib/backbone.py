@@ -31,7 +31,9 @@ from pvlib.text import MARKS_BEHIND, TextError
 
 BOUNDARY_SECONDS = 0.12  # the mark between reference and generated text sounds this long
 FILLER = -1
-LONGEST_FRAMES = 8_192  # of a row, 87 s: as far as the official text encoder counts
+LONGEST_FRAMES = (
+    8_192  # of a row of aligned text, 87 s: no more than the official encoder of padded text counts
+)
 
 
 class SkipDiT(DiT):
@@ -116,10 +118,11 @@ class AlignedTextEmbedding(TextEmbedding):
 
         silent = (text == FILLER).unsqueeze(-1)
         tokens = torch.zeros_like(text) if drop_text else text + 1
-        x = self.text_embed(tokens) + self.freqs_cis[: text.shape[1]]
-        x = x.masked_fill(silent, 0.0)
-        for block in self.text_blocks:
-            x = _masked(block, x, silent)
+        x = self.text_embed(tokens)
+        if self.extra_modeling:  # without convolutions the official encoder adds no positions either
+            x = (x + self.freqs_cis[: text.shape[1]]).masked_fill(silent, 0.0)
+            for block in self.text_blocks:
+                x = _masked(block, x, silent)
 
         x = x.gather(
             1, index.clamp(min=0).unsqueeze(-1).expand(-1, -1, x.shape[-1])
@@ -171,15 +174,16 @@ class CompanionCFM(CFM):
         return -(-frames // self.stack)
 
     def check_length(self, letters: int, tokens: int, name: str) -> None:
-        """Refuse a row that goes beyond the 8,192 positions that the text encoder counts.
+        """Refuse a row that goes beyond the 8,192 positions that a text encoder with convolution layers counts.
 
         letters: of the reference's text and the new one; tokens: of both sounds; name: of the text, for the message.
         The official encoder fills the text up to the tokens and counts those (87 s); an aligned one counts letters, and
-        takes no longer sound either, which attention would pay for by its square.
+        takes no longer sound either, which attention would pay for by its square. Without convolution layers no encoder
+        counts: padded text then has no limit, and aligned text that of its sound alone.
         Raises TextError.
         """
         embedding = self.transformer.text_embed
-        most = getattr(embedding, "precompute_max_pos", math.inf)  # without convolutions nothing is counted
+        most = getattr(embedding, "precompute_max_pos", math.inf)
         have, take = "", ""
         if isinstance(embedding, AlignedTextEmbedding):
             if letters > most:

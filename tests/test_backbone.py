@@ -15,8 +15,8 @@ from pvlib.text import TextError
 CASES = [(c, s, p) for c in ("durations", "average", "padded") for s in (1, 2) for p in (True, False)]
 
 
-def tiny(conditioning: str, stack: int, skip: bool = True) -> backbone.Backbone:
-    small = dict(dim=64, depth=2, heads=2, dim_head=32, text_dim=32)
+def tiny(conditioning: str, stack: int, skip: bool = True, **sizes: int) -> backbone.Backbone:
+    small = dict(dim=64, depth=2, heads=2, dim_head=32, text_dim=32) | sizes
     settings = replace(
         config.Backbone(), **small, stack=stack, text_conditioning=conditioning, input_skip=skip
     )
@@ -86,6 +86,20 @@ def test_an_aligned_row_lasts_no_longer_than_the_official_one_and_its_letters_ar
         model.cfm.check_length(20, 4097, "'it lasts'")
     with pytest.raises(TextError, match=r"aaa': 8,201 letters together with the reference.* at most 8,192;"):
         model.sample([item(text="a" * 8190)], steps=2)
+
+
+@pytest.mark.parametrize("conditioning", ["durations", "average", "padded"])
+def test_a_text_encoder_without_convolutions_works_and_counts_nothing(conditioning):
+    model, row = tiny(conditioning, 2, conv_layers=0), item(text="a" * 20)
+    text = model.encode([row.reference_text + row.text])
+    encoder, length = model.transformer.text_embed, torch.tensor([150])
+    made = encoder(text, seq_len=length)[0]
+    if conditioning == "average":
+        torch.testing.assert_close(made, encoder.text_embed(text + 1)[0][encoder.align(text, length, 150)[0]])
+    assert made.shape == (150, 32)
+    assert torch.isfinite(model.sample([row], steps=2)[0]).all()
+    assert tiny("padded", 1).transformer.text_embed.precompute_max_pos == backbone.LONGEST_FRAMES
+    model.cfm.check_length(9000, 4096, "its letters are not counted")
 
 
 def test_the_skip_subtracts_the_input_from_each_half():
