@@ -611,6 +611,8 @@ def _check_supported(inference: Inference) -> None:
     """Refuse parameters that would have no effect. Raises ConfigError naming them."""
     usual = Inference()
     for switch, names in SWITCHED.items():
+        if switch == "letter_durations" and inference.duration_predictor:
+            continue  # which is steadied by the same formula
         for name in names:
             if not getattr(inference, switch) and getattr(inference, name) != getattr(usual, name):
                 raise ConfigError(

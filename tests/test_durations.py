@@ -101,6 +101,10 @@ def test_the_pipeline_takes_its_lengths_when_asked(network, trained_a_little):
     (chunk,) = own.plan(job)
     asked = (known, job.reference.text, " lantern.", own.inference)
     assert chunk.frames == laag.letter_duration(*asked, trained_a_little.seconds_of)
+    changes = {"letter_prior_seconds": 0.0, "letter_pause_seconds": 0.5, "letter_floor_seconds": 0.0}
+    (changed,) = pipeline(network, trained_a_little, duration_predictor=True, **changes).plan(job)
+    asked_anew = (*asked[:3], replace(own.inference, **changes))
+    assert changed.frames == laag.letter_duration(*asked_anew, trained_a_little.seconds_of) != chunk.frames
     (before,) = usual.plan(job)
     assert before.frames == laag.duration(*asked)
 
