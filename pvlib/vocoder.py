@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from pvlib.audio import HOP_LENGTH, N_FFT, N_MELS, SAMPLE_RATE
 from pvlib.config import Vocoder as Config
 
+SHORTEST_FRAMES = N_FFT // 2 // HOP_LENGTH + 2  # whose wave is longer than half a window
+
 
 def build(config: Config) -> Vocoder:
     """An untrained vocoder."""
@@ -63,10 +65,13 @@ def griffin_lim(mel: Tensor, iterations: int = 60) -> Tensor:
     Raises ValueError on another shape or fewer than two frames.
     """
     _check(mel)
+    samples = (mel.shape[-1] - 1) * HOP_LENGTH
+    # the first window reflects half of itself: a shorter wave is made longer and cut
+    mel = nn.functional.pad(mel, (0, max(0, SHORTEST_FRAMES - mel.shape[-1])), mode="replicate")
     magnitude = (_inverse_filters().to(mel.device) @ mel.float().exp()).clamp(min=0)
     with torch.random.fork_rng(devices=[mel.device] if mel.is_cuda else []):
         torch.manual_seed(0)  # the first phases are random
-        return torchaudio.functional.griffinlim(
+        wave = torchaudio.functional.griffinlim(
             magnitude,
             window=torch.hann_window(N_FFT, device=mel.device),
             n_fft=N_FFT,
@@ -78,6 +83,7 @@ def griffin_lim(mel: Tensor, iterations: int = 60) -> Tensor:
             length=(mel.shape[-1] - 1) * HOP_LENGTH,
             rand_init=True,
         )
+    return wave[:, :samples]
 
 
 @lru_cache(maxsize=1)

@@ -191,6 +191,8 @@ def test_griffin_lim_comes_back_to_the_mel_and_repeats():
     wave = vocoder.griffin_lim(mel, 16)
     assert (audio.mel(wave) - mel)[..., 3:-3].abs().mean() < 0.5
     torch.testing.assert_close(wave, vocoder.griffin_lim(mel, 16))
+    for frames in (2, 3, 4):
+        assert vocoder.griffin_lim(mel[..., :frames], 2).shape == (1, (frames - 1) * 256)
 
 
 def test_mini_sizes():
