@@ -32,8 +32,10 @@ _SENTENCES = re.compile(
 )
 _CLAUSES = re.compile(r"(?<=[,;:])\s+|(?<=[、，；：])\s*|\s+(?=[-–—]\s)")
 _WORDS = re.compile(r"\s+")
+_CHINESE = r"[\u3400-\u9fff]"
+_LETTER = rf"(?:(?!{_CHINESE})[^\W\d_])"
 _TOKENS = re.compile(
-    r"(?P<chinese>[\u3400-\u9fff])|(?P<number>\d+(?:[.,]\d+)*)|(?P<word>[^\W\d_]+(?:['’-][^\W\d_]+)*)"
+    rf"(?P<chinese>{_CHINESE})|(?P<number>\d+(?:[.,]\d+)*)|(?P<word>{_LETTER}+(?:['’-]{_LETTER}+)*)"
 )
 
 

@@ -75,7 +75,15 @@ def test_chunk_refuses_impossible_limits():
 
 @pytest.mark.parametrize(
     "text, tokens",
-    [("", 0), ("hello", 1.5), ("don't stop", 3), ("你好 world 42", 4.5), ("3.5 or 1,000", 3.5), ("...", 0)],
+    [
+        ("", 0),
+        ("hello", 1.5),
+        ("don't stop", 3),
+        ("hello你好", 3.5),
+        ("你好 world 42", 4.5),
+        ("3.5 or 1,000", 3.5),
+        ("...", 0),
+    ],
 )
 def test_token_length(text, tokens):
     assert laag.token_length(text) == tokens
