@@ -7,7 +7,7 @@ differ in configuration and weights only: no other module than `hub` asks which 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from numbers import Integral
+from numbers import Integral, Real
 
 from pvlib.audio import N_MELS
 
@@ -126,16 +126,21 @@ class Inference:
         }
         for own in fields(self):
             value = getattr(self, own.name)
+            optional = own.default is None and value is None
             if type(own.default) is int and not isinstance(value, Integral):
                 raise ConfigError(f"{own.name} = {value!r} is not a whole number")
+            if own.name in ranges and not (optional or isinstance(value, Real)):
+                raise ConfigError(f"{own.name} = {value!r} is not a number")
+            if type(own.default) is bool and not isinstance(value, bool):
+                raise ConfigError(f"{own.name} = {value!r} is neither True nor False")
         if self.ceag_variant not in CEAG_VARIANTS:
             raise ConfigError(
                 f"no ceag_variant {self.ceag_variant!r}: choose one of {', '.join(CEAG_VARIANTS)}"
             )
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
-            if value is None and name in ("am_ode_momentum", "short_text_cfg"):
-                continue
+            if value is None:
+                continue  # of those that may be left out
             if not low <= value <= high:
                 raise ConfigError(f"{name} = {value!r} is outside {low} to {high}")
         if not 0 < 2 * self.laag_chunk_min_chars <= self.laag_chunk_max_chars:
@@ -449,7 +454,7 @@ PROFILES = {p.name: p for p in (MINI, PAPER)}
 def get_profile(name: str, **inference: object) -> Profile:
     """A profile by name, with parameters of its inference table replaced.
 
-    Raises ConfigError on an unknown profile or parameter, or a value out of range.
+    Raises ConfigError on an unknown profile or parameter, or a value out of range or of another type.
     """
     if name not in PROFILES:
         raise ConfigError(f"no profile {name!r}: choose one of {', '.join(PROFILES)}")

@@ -317,6 +317,16 @@ def test_parameters_out_of_range_are_refused(change):
         replace(TINY.inference, **change)
 
 
+@pytest.mark.parametrize(
+    "change", [{"speed": "2"}, {"cfg_strength": None}, {"am_ode_momentum": "0"}, {"use_laag": "False"}]
+)
+def test_parameters_of_another_type_are_refused(change):
+    with pytest.raises(
+        ConfigError, match=f"{next(iter(change))} = .* is n(ot a number|either True nor False)"
+    ):
+        replace(TINY.inference, **change)
+
+
 def test_entropy_guidance_reaches_the_sampler(models, reference, monkeypatch):
     given = []
     sample = models[0].sample
