@@ -166,8 +166,8 @@ class AttentionMaps:
     """Attention while one utterance is sampled.
 
     times: (steps,); layers: block numbers as asked for; maps: (layers, h, n, n) at the step nearest the asked time,
-    conditional pass; text_maps: (layers, h, n, nt); text: the characters; reference_tokens: how many tokens are
-    given; entropy: (steps, layers) over all columns; text_entropy: (steps, layers) over the text.
+    conditional pass; text_maps: (layers, h, n, nt); text: the characters; reference_tokens: how many tokens the
+    clip reaches into; entropy: (steps, layers) over all columns; text_entropy: (steps, layers) over the text.
     """
 
     times: Tensor
