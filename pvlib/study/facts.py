@@ -81,18 +81,6 @@ def _persona_sizes() -> float:
     return len(one) if len(one) == len(other) else float("nan")
 
 
-def _emotion_size() -> float:
-    """Numbers of an emotion embedding; NaN where no emotion has another number of them or is not zeros."""
-    none, some = persona.emotion_embedding(None), persona.emotion_embedding(persona.EMOTIONS[-1])
-    return len(some) if len(none) == len(some) and not none.any() and some.any() else float("nan")
-
-
-def _official_sway() -> float:
-    from pvlib.systems import f5
-
-    return f5.official().sway_sampling_coef
-
-
 COUNTS: dict[str, Callable[[], float]] = {
     "mel frames of one second": lambda: audio.mel(torch.zeros(audio.CLIP_SAMPLES)).shape[-1],
     "hop length": lambda: audio.HOP_LENGTH,
@@ -103,8 +91,6 @@ COUNTS: dict[str, Callable[[], float]] = {
     "columns of the environment basis": lambda: OES().basis().shape[1],
     "retired modules": lambda: reported.read("retired_modules")["system"].nunique(),
     "size of a persona embedding and of a text style embedding": _persona_sizes,
-    "size of an emotion embedding, zeros for none": _emotion_size,
-    "sway coefficient of F5-TTS's inference by default": _official_sway,
     "size of a GE2E embedding": lambda: _ge2e().linear.out_features,
 }
 
