@@ -230,15 +230,13 @@ def write(chosen: pd.DataFrame, tree: Path, profile: Profile = PAPER) -> Manifes
         (target / ".gitignore").write_text("*\n")  # LibriTTS is not ours to publish
         for row in tqdm(chosen.itertuples(), total=len(chosen), desc="clips", mininterval=2):
             original, copy = source(tree, row.utterance), target / f"{row.utterance}.wav"
-            partial = copy.with_suffix(".part")
-            shutil.copyfile(original, partial)
-            os.replace(partial, copy)
+            with paths.appearing(copy) as partial:
+                shutil.copyfile(original, partial)
             audio.write(target / "clips" / f"{row.utterance}.flac", clip(audio.load(original)))
             rows.append(_row(row))
         path = paths.MANIFESTS / f"{profile.manifest}.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows).to_csv(path.with_suffix(".part"), index=False)
-        os.replace(path.with_suffix(".part"), path)
+        with paths.appearing(path) as partial:
+            pd.DataFrame(rows).to_csv(partial, index=False)
     except OSError as error:
         raise DataError(
             f"cannot write the test set ({error}); check that {paths.DATA} is writable and has space"
@@ -276,21 +274,18 @@ def enrol(
             mean = encoder.embed(waves).mean(0)
             means[name].append((mean / mean.norm()).cpu().numpy())
     path = _enrolment(profile)
-    partial = path.with_suffix(".part.npz")
     try:
-        np.savez(
-            partial,
-            speakers=np.array(people),
-            **{name: np.stack(rows).astype(np.float32) for name, rows in means.items()},
-            ecapa_sha256=hub.fingerprint("speaker_encoder", profile),
-        )
-        os.replace(partial, path)
+        with paths.appearing(path) as partial, partial.open("wb") as file:
+            np.savez(
+                file,
+                speakers=np.array(people),
+                **{name: np.stack(rows).astype(np.float32) for name, rows in means.items()},
+                ecapa_sha256=hub.fingerprint("speaker_encoder", profile),
+            )
     except OSError as error:
         raise DataError(
             f"cannot write {path} ({error.strerror or error}); make room, and run the command again"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

@@ -225,7 +225,6 @@ class Run:
 
     def save(self) -> None:
         """Write the state beside the old one, then swap: a full disk or a kill leaves the old one whole."""
-        partial = self.state_path.with_suffix(f".{os.getpid()}.part")
         state = {
             "config": self.config,
             "parts": {key: part.state_dict() for key, part in self.parts.items()},
@@ -236,10 +235,9 @@ class Run:
             "rng": torch.get_rng_state(),
         }
         try:
-            torch.save(state, partial)
-            os.replace(partial, self.state_path)
+            with paths.appearing(self.state_path) as partial:
+                torch.save(state, partial)
         except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
             raise TrainingError(
                 f"cannot save {self.state_path}: {error}; free some space and run again, step {self.step} is lost, "
                 "the state before it is whole"
