@@ -14,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 PIP       := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test lab clean distclean
+.PHONY: help install reproduce test lab serve clean distclean
 
 help:
 	@echo "make reproduce               the study: tables, figures and an HTML report, computed from audio"
@@ -25,6 +25,7 @@ help:
 	@echo "     RECORD=1                refresh the committed rows, figures and notebooks"
 	@echo "make test                    lint, format check and tests"
 	@echo "make lab                     the notebooks in JupyterLab"
+	@echo "make serve                   the page: clone a voice in the browser"
 	@echo "make install                 only $(VENV) and the packages (the others do this by themselves)"
 	@echo "make clean                   delete working rows and reports, keep corpus and training state"
 	@echo "make distclean               delete $(VENV) and everything under $(BUILD)"
@@ -41,6 +42,9 @@ test: $(INSTALLED)
 
 lab: $(INSTALLED)
 	@$(BIN)/jupyter lab notebooks
+
+serve: $(INSTALLED)
+	@$(BIN)/pvlib serve --profile $(PROFILE)
 
 install: $(INSTALLED)
 

@@ -179,6 +179,12 @@ def _duration(text: str) -> float:
     return float(text)
 
 
+def _port(text: str) -> int:
+    if not 0 <= int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 to 65535")
+    return int(text)
+
+
 def _model(name: str) -> str:
     return "speaker" if name == "speaker_encoder" else name.replace("_", "-")  # as its weights are called
 
@@ -285,12 +291,8 @@ def _conditions(arguments: argparse.Namespace) -> dict[str, Any]:
     """Persona, style, emotion and strength of a clone, checked before the models are read."""
     if not arguments.trait and arguments.persona is None and arguments.emotion is None:
         return {}
-    from pvlib import persona
-    from pvlib.config import TRAITS
+    from pvlib import wishes
 
-    strength = 1.0 if arguments.emotion_strength is None else arguments.emotion_strength
-    persona.emotion_embedding(arguments.emotion, strength)
-    found: dict[str, Any] = {"emotion": arguments.emotion, "strength": strength}
     told: dict[str, float] = {}
     for pair in arguments.trait:
         name, _, value = pair.partition("=")
@@ -298,20 +300,14 @@ def _conditions(arguments: argparse.Namespace) -> dict[str, Any]:
             told[name] = float(value)
         except ValueError as error:
             raise CommandError(f"--trait {pair}: write NAME=VALUE, such as openness=0.5") from error
-    told = persona.check_recalls(told)
-    traits = dict.fromkeys(TRAITS, 0.0)
+    chat = None
     if arguments.persona is not None:
-        from pvlib import hub
-
         try:
             chat = arguments.persona.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise CommandError(f"--persona {arguments.persona}: {_reason(error)}; give UTF-8 text") from error
-        read = persona.PersonaExtractor(hub.load_text_encoder())(chat)
-        traits, found["style"] = read.traits, read.text_style_emb
-    if told or arguments.persona is not None:
-        found["persona"] = traits | told
-    return found
+    strength = 1.0 if arguments.emotion_strength is None else arguments.emotion_strength
+    return wishes.conditions(chat=chat, traits=told, emotion=arguments.emotion, strength=strength)
 
 
 def _text(arguments: argparse.Namespace) -> str:
@@ -947,10 +943,54 @@ def data_prepare(arguments: argparse.Namespace) -> None:
     _show(facts, line.format(**facts), arguments.json)
 
 
+@command(
+    "serve",
+    argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)"),
+    argument("--port", type=_port, default=8000, metavar="N", help="(default: 8000; 0 takes a free one)"),
+    PROFILE,
+    argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="parameters of the paper's table, for every clone",
+    ),
+    examples="pvlib serve\npvlib serve --port 8080 --set steps=16",
+)
+def serve(arguments: argparse.Namespace) -> None:
+    """Open the page on which a voice is cloned, a chat read and the pipeline looked at. It is for a browser on this
+    machine; the same is to be had over HTTP under /api (README). Uploads are not kept. Ctrl-C ends it. With another
+    --host whoever reaches this machine can use it: there is no password."""
+    settings = _settings(arguments.set)
+    profile = _profile(arguments.profile, settings)
+
+    from pvlib.dashboard import api
+    from pvlib.dashboard.studio import Studio
+    from pvlib.study import preflight
+
+    preflight.check(profile, test_set=False)
+    with api.listen(
+        arguments.host, arguments.port
+    ) as listening:  # a taken port is told before the models are read
+        studio = Studio(profile.name, **settings)
+        print("pvlib: reading the models", file=sys.stderr)
+        studio.load()
+        here = arguments.host in ("127.0.0.1", "localhost", "::1")
+        if not here:
+            print(
+                "pvlib: warning: there is no password: whoever reaches this machine can clone voices here",
+                file=sys.stderr,
+            )
+        print(f"{api.address(listening)}    (open it in a browser; Ctrl-C ends it)", flush=True)
+        api.run(api.make(studio, () if here else ("*",)), listening)
+
+
 @command("info", PROFILE, JSON, examples="pvlib info\npvlib info --profile paper --json")
 def info(arguments: argparse.Namespace) -> None:
     """Show versions, device, and which weights of a profile are present and whole."""
     profile = _profile(arguments.profile)
+    from pvlib import models
     from pvlib.study.provenance import machine
     from pvlib.systems.fingerprint import package_versions
 
@@ -959,36 +999,12 @@ def info(arguments: argparse.Namespace) -> None:
         **machine(),
         "profile": profile.name,
         "packages": package_versions(),
-        "weights": _weights(profile),
+        "weights": models.states(profile),
     }
     plain = [f"{k:16} {v}" for k, v in facts.items() if not isinstance(v, dict)]
     plain.append(f"{'packages':16} " + ", ".join(f"{k} {v}" for k, v in facts["packages"].items()))
     plain += [f"{k:16} {v['state']}: {v['detail']}" for k, v in facts["weights"].items()]
     _show(facts, "\n".join(plain), arguments.json)
-
-
-def _weights(profile: Profile) -> dict[str, dict[str, str]]:
-    from pvlib import hub, models
-
-    found = {}
-    added = hub.ADDED if profile.embedded else (hub.ADAPTERS,)  # whose absence is no fault
-    for name in (*hub.NAMES, *added):
-        try:
-            if name in added and not hub.weights_path(name, profile).is_file():
-                command = hub.training_command(name, profile.name)
-                found[name] = {"state": "not trained", "detail": f"`{command}` makes it"}
-                continue
-            if getattr(profile.sources, name, ""):
-                finding = models.check(
-                    next(model for model in models.models() if model.part == name), profile
-                )
-                found[name] = {"state": finding.state, "detail": finding.detail}
-                continue
-            hub.read_weights(name, profile)
-            found[name] = {"state": "present", "detail": hub.read_card(name, profile)["sha256"]}
-        except hub.WeightsError as error:
-            found[name] = {"state": "not usable", "detail": " ".join(str(error).split())}
-    return found
 
 
 # What the commands share

@@ -210,6 +210,31 @@ def find(model: Model, file: str) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
+def states(profile: Profile) -> dict[str, dict[str, str]]:
+    """Each network of a profile, what is trained here besides among them: name -> its state and a detail.
+
+    state: "present" (detail: the hash of its weights), "not trained" of what may be absent, "missing", "damaged" or
+    "not usable". Embedded weights are read and held against their hash.
+    """
+    found = {}
+    added = hub.ADDED if profile.embedded else (hub.ADAPTERS,)  # whose absence is no fault
+    for name in (*hub.NAMES, *added):
+        try:
+            if name in added and not hub.weights_path(name, profile).is_file():
+                command = hub.training_command(name, profile.name)
+                found[name] = {"state": "not trained", "detail": f"`{command}` makes it"}
+                continue
+            if getattr(profile.sources, name, ""):
+                finding = check(next(model for model in models() if model.part == name), profile)
+                found[name] = {"state": finding.state, "detail": finding.detail}
+                continue
+            hub.read_weights(name, profile)
+            found[name] = {"state": "present", "detail": hub.read_card(name, profile)["sha256"]}
+        except WeightsError as error:
+            found[name] = {"state": "not usable", "detail": " ".join(str(error).split())}
+    return found
+
+
 def check(model: Model, profile: Profile = PAPER) -> Finding:
     """Tell present, missing and damaged apart; every file that is here is read to its end.
 

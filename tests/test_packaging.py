@@ -112,6 +112,8 @@ def test_everything_that_is_imported_is_declared():
         "nbclient": "papermill",
         "pygments": "nbconvert",
         "IPython": "ipywidgets",
+        "pydantic": "fastapi",
+        "starlette": "fastapi",
     }
     for module, path in third_party_imports().items():
         names = {canonical(name) for name in providers.get(module, [])} | {companions.get(module, "")}
@@ -129,8 +131,9 @@ FLOORS = {
             "config paths audio",
             "oes film laag ceag persona persona_words retired durations alignment convolution attention text",
             "backbone vocoder recognizer speaker text_encoder adapters frontend hub fetch models",
-            "voice",
+            "voice wishes",
             "systems metrics",
+            "dashboard",
             "study",
             "cli __main__",
         ]
@@ -225,14 +228,14 @@ def test_the_two_commands_stand_at_the_top():
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make on this machine")
-@pytest.mark.parametrize("target", ["reproduce", "test", "lab", "install", "help", "clean"])
+@pytest.mark.parametrize("target", ["reproduce", "test", "lab", "serve", "install", "help", "clean"])
 def test_make_knows_its_targets_and_starts_from_nothing(target, tmp_path):
     run = subprocess.run(
         ["make", "--dry-run", target, f"VENV={tmp_path}/none", "SAMPLES=40", "RECORD=1"],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    if target in ("reproduce", "test", "lab", "install"):
+    if target in ("reproduce", "test", "lab", "serve", "install"):
         assert "-m venv" in run.stdout and "--no-deps resemblyzer" in run.stdout
     if target == "reproduce":
         assert f"{tmp_path}/none/bin/pvlib reproduce --profile mini --samples 40" in run.stdout.replace(
