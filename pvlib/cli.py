@@ -293,21 +293,27 @@ def _conditions(arguments: argparse.Namespace) -> dict[str, Any]:
         return {}
     from pvlib import wishes
 
+    strength = 1.0 if arguments.emotion_strength is None else arguments.emotion_strength
+    told, chat = _traits(arguments.trait), _chat(arguments.persona)
+    return wishes.conditions(chat=chat, traits=told, emotion=arguments.emotion, strength=strength)
+
+
+def _traits(pairs: Sequence[str]) -> dict[str, float]:
     told: dict[str, float] = {}
-    for pair in arguments.trait:
+    for pair in pairs:
         name, _, value = pair.partition("=")
         try:
             told[name] = float(value)
         except ValueError as error:
             raise CommandError(f"--trait {pair}: write NAME=VALUE, such as openness=0.5") from error
-    chat = None
-    if arguments.persona is not None:
-        try:
-            chat = arguments.persona.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise CommandError(f"--persona {arguments.persona}: {_reason(error)}; give UTF-8 text") from error
-    strength = 1.0 if arguments.emotion_strength is None else arguments.emotion_strength
-    return wishes.conditions(chat=chat, traits=told, emotion=arguments.emotion, strength=strength)
+    return told
+
+
+def _chat(file: Path | None) -> list[str] | None:
+    try:
+        return None if file is None else file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"--persona {file}: {_reason(error)}; give UTF-8 text") from error
 
 
 def _text(arguments: argparse.Namespace) -> str:
@@ -394,6 +400,36 @@ def reproduce(arguments: argparse.Namespace) -> None:
         print(f"{taken:,} recorded rows taken up")
     given = (profile.name, arguments.samples, arguments.record, arguments.only, jobs)
     print(study.reproduce(*given, learning=speed.measured))
+
+
+@command(
+    "reply",
+    argument("--to", required=True, metavar="TEXT", help="the line to be answered"),
+    argument("--persona", type=Path, metavar="FILE", help="messages of the person who answers, one per line"),
+    argument(
+        "--trait",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a trait of the person, -1 to 1, such as openness=0.5; goes before --persona",
+    ),
+    argument("--seed", type=_seed, default=0, help="the same seed repeats (default: 0)"),
+    JSON,
+    examples="pvlib reply --to 'How was your weekend?' --persona chat.txt\n"
+    "pvlib reply --to 'Are you coming?' --trait extraversion=0.8 --seed 3",
+)
+def reply(arguments: argparse.Namespace) -> None:
+    """Write what a person might answer, for `pvlib clone` to say. Experimental, in the paper and here: by Qwen2.5-0.5B
+    (`pvlib models download --optional`), and nobody has measured whether it sounds like the person."""
+    from pvlib import dialogue, wishes
+
+    chat, told = _chat(arguments.persona), _traits(arguments.trait)
+    dialogue.script(arguments.to, told, chat or ())  # a bad line is told before the model is read
+    model = dialogue.load()
+    traits = (wishes.reader()(chat).traits if chat else {}) | told
+    said = model.reply(arguments.to, traits=traits, chat=chat or (), seed=arguments.seed)
+    _show({"reply": said, "traits": traits, "seed": arguments.seed}, said, arguments.json)
 
 
 @command(

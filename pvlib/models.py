@@ -139,7 +139,7 @@ MODELS = (
         sizes={"model.safetensors": 988_097_824},
         sha256={"model.safetensors": "88c142557820ccad55bb59756bfcfcf891de9cc6202816bd346445188a0ed342"},
         licence="Apache-2.0",
-        purpose="persona dialogue (experimental in the paper; not read by pvlib yet)",
+        purpose="persona dialogue, experimental (`pvlib reply`)",
         optional=True,
     ),
     Model(

@@ -87,8 +87,8 @@ def test_every_command_teaches_by_an_example_that_parses(command, capsys):
 
 def test_every_delivered_command_is_there():
     assert {name.split()[0] for name in cli.COMMANDS} == {
-        "clone", "serve", "reproduce", "evaluate", "verify", "audit", "speed", "train", "world", "models", "data",
-        "info",
+        "clone", "reply", "serve", "reproduce", "evaluate", "verify", "audit", "speed", "train", "world", "models",
+        "data", "info",
     }  # fmt: skip
 
 

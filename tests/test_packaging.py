@@ -131,7 +131,7 @@ FLOORS = {
             "config paths audio",
             "oes film laag ceag persona persona_words retired durations alignment convolution attention text",
             "backbone vocoder recognizer speaker text_encoder adapters frontend hub fetch models",
-            "voice wishes",
+            "voice wishes dialogue",
             "systems metrics",
             "dashboard",
             "study",
