@@ -293,9 +293,10 @@ def _conditions(arguments: argparse.Namespace) -> dict[str, Any]:
         return {}
     from pvlib import wishes
 
-    strength = 1.0 if arguments.emotion_strength is None else arguments.emotion_strength
     told, chat = _traits(arguments.trait), _chat(arguments.persona)
-    return wishes.conditions(chat=chat, traits=told, emotion=arguments.emotion, strength=strength)
+    return wishes.conditions(
+        chat=chat, traits=told, emotion=arguments.emotion, strength=arguments.emotion_strength
+    )
 
 
 def _traits(pairs: Sequence[str]) -> dict[str, float]:
@@ -995,9 +996,9 @@ def data_prepare(arguments: argparse.Namespace) -> None:
     examples="pvlib serve\npvlib serve --port 8080 --set steps=16",
 )
 def serve(arguments: argparse.Namespace) -> None:
-    """Open the page on which a voice is cloned, a chat read and the pipeline looked at. It is for a browser on this
-    machine; the same is to be had over HTTP under /api (README). Uploads are not kept. Ctrl-C ends it. With another
-    --host whoever reaches this machine can use it: there is no password."""
+    """Serve the page on which a voice is cloned, a chat read and the pipeline looked at. It is for a browser on this
+    machine; the same is to be had over HTTP under /api (README). Uploads are not kept. Ctrl-C ends it, and a clone that
+    is under way. With another --host whoever reaches this machine can use it: there is no password."""
     settings = _settings(arguments.set)
     profile = _profile(arguments.profile, settings)
 
@@ -1012,14 +1013,17 @@ def serve(arguments: argparse.Namespace) -> None:
         studio = Studio(profile.name, **settings)
         print("pvlib: reading the models", file=sys.stderr)
         studio.load()
-        here = arguments.host in ("127.0.0.1", "localhost", "::1")
-        if not here:
+        if not api.is_loopback(arguments.host):
             print(
                 "pvlib: warning: there is no password: whoever reaches this machine can clone voices here",
                 file=sys.stderr,
             )
         print(f"{api.address(listening)}    (open it in a browser; Ctrl-C ends it)", flush=True)
-        api.run(api.make(studio, () if here else ("*",)), listening)
+        try:
+            api.run(api.make(studio, arguments.host), listening)
+        finally:
+            if studio.busy:  # a thread that computes cannot be ended by itself
+                os._exit(130)
 
 
 @command("info", PROFILE, JSON, examples="pvlib info\npvlib info --profile paper --json")

@@ -133,6 +133,8 @@ class Inference:
                 raise ConfigError(f"{own.name} = {value!r} is not a number")
             if type(own.default) is bool and not isinstance(value, bool):
                 raise ConfigError(f"{own.name} = {value!r} is neither True nor False")
+            if type(own.default) is tuple and not _like(value, own.default):
+                raise ConfigError(f"{own.name} = {value!r} is not like {own.default!r}")
         if self.ceag_variant not in CEAG_VARIANTS:
             raise ConfigError(
                 f"no ceag_variant {self.ceag_variant!r}: choose one of {', '.join(CEAG_VARIANTS)}"
@@ -150,6 +152,12 @@ class Inference:
             )
         if len(self.rms_gain_range) != 2 or not 0 < self.rms_gain_range[0] <= self.rms_gain_range[1]:
             raise ConfigError(f"rms_gain_range = {self.rms_gain_range!r}: give lowest,highest, both above 0")
+
+
+def _like(value: object, default: tuple) -> bool:
+    """Whether a value is a tuple of numbers of the kind that a default holds."""
+    kind = Integral if isinstance(default[0], int) else Real
+    return isinstance(value, tuple) and all(isinstance(part, kind) for part in value)
 
 
 @dataclass(frozen=True)

@@ -213,8 +213,8 @@ def find(model: Model, file: str) -> Path | None:
 def states(profile: Profile) -> dict[str, dict[str, str]]:
     """Each network of a profile, what is trained here besides among them: name -> its state and a detail.
 
-    state: "present" (detail: the hash of its weights), "not trained" of what may be absent, "missing", "damaged" or
-    "not usable". Embedded weights are read and held against their hash.
+    Embedded weights are read and held against their hash: "present" (detail: the hash), "not usable", or "not trained"
+    of those that may be absent. Of official ones: "present", "missing" or "damaged", as `check` tells them.
     """
     found = {}
     added = hub.ADDED if profile.embedded else (hub.ADAPTERS,)  # whose absence is no fault

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 import uuid
@@ -62,10 +64,13 @@ def site(room):
         yield address
 
 
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever the machine's proxy is
+
+
 def ask(address: str, body: bytes | None = None, **headers: str) -> Answer:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
-        with urllib.request.urlopen(urllib.request.Request(address, body, named), timeout=120) as answer:
+        with DIRECT.open(urllib.request.Request(address, body, named), timeout=120) as answer:
             return Answer(answer.status, answer.headers, answer.read())
     except urllib.error.HTTPError as error:
         return Answer(error.code, error.headers, error.read())
@@ -131,6 +136,10 @@ def test_a_clone_is_the_pipelines_own(site):
     with torch.inference_mode():
         one, other = voice.speaker_encoder.embed([wave, voice.reference(studio.DEMO).wave]).float()
     assert told["secs"] == pytest.approx(float(one @ other), abs=0.01)
+    assert told["recording"] == "the demo sample" and {"recognizer", "laag", "vocoder"} <= set(
+        told["took_part"]
+    )
+    assert not {"chat", "persona", "oes", "film", "ceag"} & set(told["took_part"])
     mel = np.frombuffer(base64.b64decode(told["mel"]["levels"]), np.uint8)
     assert len(mel) == told["mel"]["bands"] * told["mel"]["frames"] == audio.N_MELS * (len(wave) // 256 + 1)
 
@@ -154,11 +163,35 @@ def test_wishes_reach_the_adapters_and_the_answer_tells(site):
     assert "emotion" in words and "persona" in words and "style, which these adapters never learnt" in words
     assert wished.json["persona"]["extraversion"] > 0 and plain.json["persona"] is None
     assert wished.json["audio"] != plain.json["audio"]
+    assert {"chat", "persona", "oes", "film"} <= set(wished.json["took_part"])
 
 
 def test_a_wish_that_cannot_be_heard_is_told(site):
     found = clone(site, text=TEXT, emotion="sad")
     assert found.status == 200 and "gate is off" in " ".join(found.json["warnings"])
+    words = {one["node"]: one["words"] for one in found.json["conditions"]}
+    assert "gate is closed" in words["film"] and "gate is closed" in words["oes"]
+
+
+def test_what_is_wrong_with_a_recording_that_can_be_used_is_told(site):
+    found = clone(site, wav(babble(1.0)[::3], 8000), name="phone.wav", text=TEXT, reference_text="a lamp.")
+    assert found.status == 200 and found.json["warnings"] == [
+        "phone.wav: recorded at 8000 Hz, nothing above 4000 Hz"
+    ]
+    assert found.json["recording"] == "phone.wav" and "recognizer" not in found.json["took_part"]
+
+
+def test_both_pictures_are_at_one_level(site):
+    """A quiet recording is lifted before it is cloned, and the clone put back to its level: so is the picture."""
+    loud, quiet = (
+        clone(site, wav(level * babble(1.0)), text=TEXT, reference_text="a lamp.").json
+        for level in (0.5, 0.05)
+    )
+    means = [
+        [np.frombuffer(base64.b64decode(found[name]["levels"]), np.uint8).mean() for found in (loud, quiet)]
+        for name in ("reference_mel", "mel")
+    ]
+    assert all(one - other > 10 for one, other in means)
 
 
 def test_a_chat_is_read_as_the_extractor_reads_it(site):
@@ -260,7 +293,7 @@ def test_a_bad_recording_is_named_as_its_sender_calls_it(site, case):
         ({"text": TEXT, "traits": "{"}, "traits: write a JSON object"),
         ({"text": TEXT, "traits": '{"wit": 1}'}, "no trait 'wit'"),
         ({"text": TEXT, "settings": '{"steps": "many"}'}, "steps"),
-        ({"text": TEXT, "settings": '{"stepps": 4}'}, "no parameter stepps"),
+        ({"text": TEXT, "settings": '{"stepps": 4}'}, "no parameter 'stepps'"),
         ({"text": TEXT, "settings": "[" * 100_000}, "settings: write a JSON object"),
         ({"text": TEXT, "seed": "-1"}, "seed"),
         ({"text": TEXT, "seed": "one"}, "seed"),
@@ -268,6 +301,18 @@ def test_a_bad_recording_is_named_as_its_sender_calls_it(site, case):
         ({"text": TEXT, "gate": "open"}, "no film_gate 'open'"),
         ({"text": TEXT, "env_weight": "7"}, "env_weight"),
         ({"text": TEXT, "chat": "word " * 50_000}, "the chat has"),
+        ({"text": TEXT, "emotion_strength": "0.5"}, "of which emotion"),
+        ({"text": "so " * 700}, "the text has 2,100 characters"),
+        ({"text": TEXT, "settings": '{"steps": 1000}'}, "steps = 1000 is more than"),
+        ({"text": TEXT, "settings": '{"best_of_n": 64}'}, "best_of_n = 64 is more than"),
+        ({"text": TEXT, "settings": '{"film_gate": "off"}', "gate": "always"}, "both give film_gate"),
+        ({"text": TEXT, "settings": '{"profile_name": "paper"}'}, "no parameter 'profile_name'"),
+        ({"text": TEXT, "settings": '{"name": 1}'}, "no parameter 'name'"),
+        ({"text": TEXT, "settings": '{"self": 1, "device": "nowhere"}'}, "no parameter 'self', 'device'"),
+        ({"text": TEXT, "settings": '{"rms_gain_range": 3}'}, "rms_gain_range = 3 is not like"),
+        ({"text": TEXT, "settings": '{"rms_gain_range": ["a", "b"]}'}, "rms_gain_range"),
+        ({"text": TEXT, "settings": '{"use_ceag": true, "ceag_layers": 3}'}, "ceag_layers = 3 is not like"),
+        ({"text": TEXT, "settings": '{"\\ud800": 1}'}, "no parameter"),
     ],
 )
 def test_a_bad_field_gets_one_line_that_names_it(site, fields, words):
@@ -292,7 +337,8 @@ def test_a_bad_persona_gets_one_line(site, path, value, words):
 
 def test_what_is_no_json_is_refused(site):
     found = ask(site + "/api/persona/analyze", b"{oops", Content_Type="application/json")
-    assert found.status == 422 and found.error
+    assert found.status == 422 and "no JSON" in found.error
+    assert ask(site + "/api/clone").status == 405
 
 
 def test_paths_lead_nowhere_else(site):
@@ -302,8 +348,17 @@ def test_paths_lead_nowhere_else(site):
 
 def test_nothing_that_is_sent_is_kept(site, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert clone(site, wav(babble(1.0)), text=TEXT, reference_text="a lamp.").status == 200
+    seen, usual = [], audio.load
+
+    def load(path):
+        seen.extend(file.relative_to(tmp_path) for file in tmp_path.rglob("*") if file.is_file())
+        return usual(path)
+
+    monkeypatch.setattr(audio, "load", load)
+    large = wav(np.tile(babble(1.0), 20))  # more than the parser keeps in memory
+    assert clone(site, large, text=TEXT).status in (200, 422)  # babble has no words
     assert clone(site, b"no sound", text=TEXT).status == 422
+    assert len(seen) == 2 and all(path.name == "upload" for path in seen)
     assert not list(tmp_path.iterdir())
 
 
@@ -311,19 +366,43 @@ def test_nothing_that_is_sent_is_kept(site, tmp_path, monkeypatch):
 
 
 def test_other_sites_and_other_names_are_refused(site):
-    health = site + "/api/health"
+    health, order = site + "/api/health", {"traits": dict.fromkeys(TRAITS, 0), "feedback": "calmer"}
     assert ask(health, Host="attacker.example").status == 400
     assert ask(health, Host="[").status == 400
+    assert ask(health, Host="192.0.2.7").status == 400
     assert ask(health, Origin="http://attacker.example").status == 403
     assert ask(health, Sec_Fetch_Site="cross-site").status == 403
+    body = json.dumps(order).encode()
+    for foreign in ({"Origin": "http://attacker.example"}, {"Sec_Fetch_Site": "same-site"}):
+        assert (
+            ask(site + "/api/persona/calibrate", body, Content_Type="application/json", **foreign).status
+            == 403
+        )
     own = {"Origin": site, "Sec_Fetch_Site": "same-origin"}
     assert ask(health, **own).status == 200
-    assert ask(health, Host="localhost:8000").status == 200
+    for host in ("localhost:8000", "127.0.0.1", "[::1]:8000"):
+        assert ask(health, Host=host).status == 200
     named = ask(health, Origin="http://attacker.example").headers
     assert (
         "default-src 'self'" in named["Content-Security-Policy"]
         and "Access-Control-Allow-Origin" not in named
     )
+
+
+def test_a_link_from_elsewhere_opens_the_page(site):
+    link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+    assert ask(site + "/", **link).status == 200
+    assert ask(site + "/api/persona/calibrate", b"{}", Content_Type="application/json", **link).status == 403
+
+
+def test_beyond_loopback_addresses_and_own_names_are_admitted_and_no_others(room):
+    with api.serving(api.make(room, "0.0.0.0")) as address:
+        health = address + "/api/health"
+        for host in ("192.0.2.7:8000", "[2001:db8::1]", socket.gethostname(), "localhost"):
+            assert ask(health, Host=host).status == 200
+        assert ask(health, Host="attacker.example").status == 400
+    assert api.is_loopback("127.0.0.2") and api.is_loopback("::1") and api.is_loopback("localhost")
+    assert not api.is_loopback("0.0.0.0") and not api.is_loopback("example.org")
 
 
 def test_a_request_that_is_too_large_is_refused_unread(site):
@@ -339,6 +418,10 @@ def test_a_request_that_is_too_large_is_refused_unread(site):
             f"POST /api/clone HTTP/1.1\r\nHost: {host}:{port}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
         )
         assert b"411" in line.recv(4096).split(b"\r\n")[0]
+    with socket.create_connection((host, int(port)), timeout=20) as line:
+        both = "Content-Length: 5\r\nTransfer-Encoding: chunked"
+        line.sendall(f"POST /api/clone HTTP/1.1\r\nHost: {host}:{port}\r\n{both}\r\n\r\n".encode())
+        assert line.recv(4096).split(b"\r\n")[0].split()[1] in (b"400", b"411")
 
 
 def test_a_second_request_waits_and_then_gives_up(room, site, monkeypatch):
@@ -347,6 +430,14 @@ def test_a_second_request_waits_and_then_gives_up(room, site, monkeypatch):
         found = clone(site, text=TEXT)
         assert ask(site + "/api/health").json["busy"]
     assert found.status == 503 and "try again" in found.error and found.headers["Retry-After"]
+    assert not ask(site + "/api/health").json["busy"]
+
+
+def test_beyond_a_few_waiting_requests_are_refused_at_once(room, site, monkeypatch):
+    monkeypatch.setattr(studio, "MOST_WAITING", 0)
+    with room._alone():
+        found = clone(site, text=TEXT)
+    assert found.status == 503 and "waiting already" in found.error
 
 
 def test_an_error_that_nobody_foresaw_tells_the_client_nothing(monkeypatch):
@@ -357,13 +448,27 @@ def test_an_error_that_nobody_foresaw_tells_the_client_nothing(monkeypatch):
     with api.serving(api.make(Studio("mini"))) as address:
         found = ask(address + "/api/health")
     assert found.status == 500 and "secret" not in found.error
+    assert "default-src 'self'" in found.headers["Content-Security-Policy"]
 
 
-def test_only_two_pipelines_are_kept(room):
-    room._voice()
-    for steps in (4, 5, 6):
-        room._voice(steps=steps)
-    assert len(room._pipelines) == studio.PIPELINES and room._voice(steps=6) in room._pipelines.values()
+def test_pipelines_of_all_settings_share_their_networks(room):
+    usual, other, adapted = room._voice({}), room._voice({"steps": 6}), room._voice({"use_adapters": True})
+    for name in hub.NAMES:
+        assert getattr(usual, name) is getattr(other, name) is getattr(adapted, name)
+    assert other.inference.steps == 6 and adapted.adapters is room._voice({"use_adapters": True}).adapters
+    assert room._voice({"padded_text": True}).backbone is not usual.backbone
+
+
+def test_guidance_given_alone_is_read_as_everywhere(room):
+    assert (
+        room._voice({"cfg_strength": 0.5}).inference == PersonaVoice.load("mini", cfg_strength=0.5).inference
+    )
+
+
+def test_settings_that_bar_the_adapters_leave_a_graph():
+    found = Studio("mini", use_ceag=True).architecture()
+    on = {node["id"]: node["on"] for node in found["nodes"]}
+    assert on["ceag"] and not on["film"]
 
 
 # The page
@@ -378,6 +483,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
+        self.inline = self.inline or tag == "style" or (tag == "script" and "src" not in found)
         self.ids += [found["id"]] if "id" in found else []
         self.links += [found[key] for key in ("src", "href") if found.get(key)]
         self.inline = self.inline or "style" in found or any(key.startswith("on") for key in found)
@@ -406,6 +512,9 @@ def test_the_script_finds_what_it_looks_for():
     assert called and called <= served
     assert "innerHTML" not in script  # what the server says is text
     assert json.loads(re.search(r"TRAITS = (\[.*?\])", script)[1]) == list(TRAITS)
+    assert float(re.search(r"MOST_BYTES = (\S+);", script)[1]) == api.MAX_BYTES
+    page = (api.PAGE / "index.html").read_text(encoding="utf-8")
+    assert f'maxlength="{studio.MOST_CHARS}"' in page and f'max="{studio.MOST["steps"]}"' in page
 
 
 def test_the_form_of_the_page_is_that_of_the_endpoint():
@@ -413,7 +522,11 @@ def test_the_form_of_the_page_is_that_of_the_endpoint():
     form = page.partition('<form id="clone">')[2].partition("</form>")[0]
     script = (api.PAGE / "dashboard.js").read_text(encoding="utf-8")
     sent = set(re.findall(r'\bname="(\w+)"', form)) | set(re.findall(r'form\.append\("(\w+)"', script))
-    assert sent <= set(api.CloneForm.model_fields)
+    assert (
+        {"text", "seed", "emotion", "reference", "chat", "settings"}
+        <= sent
+        <= set(api.CloneForm.model_fields)
+    )
 
 
 # The command
@@ -450,7 +563,35 @@ def test_serve_refuses_a_profile_without_models(capsys, monkeypatch, tmp_path):
     assert "pvlib models download" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(os.name == "nt", reason="IPv6 loopback may be switched off")
+def test_an_interrupt_ends_a_clone_that_is_under_way():
+    served = subprocess.Popen(
+        [sys.executable, "-m", "pvlib", "serve", "--port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=paths.ROOT,
+    )  # fmt: skip
+    try:
+        address = served.stdout.readline().split()[0]
+        long = {"text": "the river is long and " * 90, "settings": '{"steps": 128}'}
+        threading.Thread(target=_asked_in_vain, args=(address, long), daemon=True).start()
+        while not ask(address + "/api/health").json["busy"]:
+            time.sleep(0.1)
+    finally:
+        served.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        served.communicate(timeout=60)
+    assert served.returncode == 130 and time.monotonic() - begun < 20
+
+
+def _asked_in_vain(address: str, fields: dict[str, str]) -> None:
+    with contextlib.suppress(OSError):
+        clone(address, **fields)
+
+
 def test_an_address_is_what_a_browser_takes():
     with api.listen("0.0.0.0", 0) as listening:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", api.address(listening))
+    try:
+        listening = api.listen("::1", 0)
+    except api.ServerError:
+        pytest.skip("this machine has no IPv6")
+    with listening:
+        assert re.fullmatch(r"http://\[::1\]:\d+", api.address(listening))

@@ -2,12 +2,14 @@
 
 What a client sends is bounded before it is read, answered in JSON, and never kept: an upload lives in a temporary
 folder until its answer is made. An error is `{"error": one line}`. From a browser only the page itself may call: a
-request of another site, or under another host name, is refused.
+request of another site is refused, and one under a name that is not this machine's, which somebody else may have made
+lead here.
 """
 
 from __future__ import annotations
 
 import errno
+import ipaddress
 import json
 import socket
 import tempfile
@@ -21,8 +23,7 @@ from urllib.parse import urlsplit
 import uvicorn
 from fastapi import FastAPI, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from fastapi.staticfiles import StaticFiles
+from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
@@ -38,7 +39,6 @@ from pvlib.voice import SynthesisError
 
 PAGE = Path(__file__).parent / "page"
 MAX_BYTES = 32_000_000  # of one request: ten minutes of speech at 24 kHz are 29 MB
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 WAV = "audio/wav"
 STATUS: dict[type[Exception], int] = {
     AudioError: 422,
@@ -62,18 +62,20 @@ class ServerError(OSError):
 
 
 class CloneForm(BaseModel):
-    """What `/api/clone` takes, as a form. Without a recording the demo sample speaks."""
+    """What `/api/clone` takes, as a form."""
 
     model_config = ConfigDict(extra="forbid")
 
     text: str = Field("", description="what to say; needed")
-    reference: UploadFile | None = Field(None, description="the recording: wav, flac, ogg or mp3")
+    reference: UploadFile | None = Field(
+        None, description="the recording: wav, flac, ogg or mp3; left out, the demo sample speaks"
+    )
     reference_text: str = Field("", description="what the recording says; empty: the recogniser listens")
     seed: int = Field(0, ge=0, lt=2**32)
     chat: str = Field("", description="messages of the person who speaks, one per line")
     traits: str = Field("", description='JSON, such as {"openness": 0.5}; goes before the chat')
     emotion: str = Field("", description="neutral, happy, sad or angry")
-    emotion_strength: float = Field(1.0, description="0 to 1")
+    emotion_strength: float | None = Field(None, description="0 to 1, left out 1")
     gate: str = Field("", description="FiLM: auto, always or off")
     env_weight: float | None = Field(None, description="0 the studio, 1 the recording's microphone")
     settings: str = Field("", description='JSON, such as {"steps": 16}: the paper\'s parameter table')
@@ -101,8 +103,8 @@ class Correction(BaseModel):
     )
 
 
-def make(studio: Studio, hosts: tuple[str, ...] = ()) -> FastAPI:
-    """The application. hosts: names that it answers to besides those of loopback; "*" is any."""
+def make(studio: Studio, host: str = "127.0.0.1") -> FastAPI:
+    """The application. host: what it listens on; beyond loopback it answers to addresses and to this machine's name."""
     app = FastAPI(
         title="PersonaVoice companion",
         version=__version__,
@@ -110,14 +112,14 @@ def make(studio: Studio, hosts: tuple[str, ...] = ()) -> FastAPI:
         docs_url=None,  # the usual ones take their scripts from elsewhere
         redoc_url=None,
     )
-    admitted = frozenset((*LOOPBACK, *hosts))
+    names = {"localhost"} if is_loopback(host) else {"localhost", host.lower(), socket.gethostname().lower()}
     for kind in (*STATUS, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _failed)
 
     @app.middleware("http")
     async def guarded(request: Request, answer: Callable[[Request], Any]) -> Response:
         """Refuse, unread, what is too large or from elsewhere; add headers to every answer."""
-        refusal = _refusal(request, admitted)
+        refusal = _refusal(request, names)
         response = JSONResponse({"error": refusal[1]}, refusal[0]) if refusal else await answer(request)
         response.headers.update(HEADERS)
         return response
@@ -160,16 +162,30 @@ def make(studio: Studio, hosts: tuple[str, ...] = ()) -> FastAPI:
         """Traits after feedback in plain words."""
         return studio.calibrate(correction.traits, correction.feedback)
 
-    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    for file in PAGE.iterdir():
+        path = "/" if file.name == "index.html" else f"/{file.name}"
+        app.get(path, include_in_schema=False)(_handed_out(file))
     return app
+
+
+def _handed_out(file: Path) -> Callable[[], FileResponse]:
+    def answer() -> FileResponse:
+        return FileResponse(file)
+
+    return answer
 
 
 def _order(form: CloneForm, folder: Path) -> Order:
     """The form as an order, its upload written into `folder`."""
     settings = _json("settings", form.settings)
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-    asked = {"film_gate": form.gate or None, "env_weight": form.env_weight}
-    settings |= {name: value for name, value in asked.items() if value is not None}
+    for field, name, value in (
+        ("gate", "film_gate", form.gate or None),
+        ("env_weight", "env_weight", form.env_weight),
+    ):
+        if value is not None and name in settings:
+            raise ConfigError(f"{field} and settings both give {name}; leave one out")
+        settings |= {} if value is None else {name: value}
     source: dict[str, Any] = {}
     if form.reference is not None:
         path = folder / "upload"  # the sender's name for it names no file here
@@ -195,6 +211,7 @@ def _shown(name: str) -> str:
 
 
 def _json(field: str, text: str) -> dict[str, Any]:
+    """A field that holds a JSON object; {} of an empty one. Raises ConfigError."""
     if not text.strip():
         return {}
     try:
@@ -209,19 +226,24 @@ def _json(field: str, text: str) -> dict[str, Any]:
 # Bounds, and errors in one line
 
 
-def _refusal(request: Request, hosts: frozenset[str]) -> tuple[int, str] | None:
-    """Status and words of a refusal; None where there is none. A name that leads here by another's doing is no host."""
-    host = request.headers.get("host", "")
-    if "*" not in hosts and _hostname(host) not in hosts:
-        return 400, f"{_shown(host)} is not this server's name; open {LOOPBACK[0]}"
-    if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+def _refusal(request: Request, names: set[str]) -> tuple[int, str] | None:
+    """Status and words of a refusal; None where there is none."""
+    headers = request.headers
+    host, site = headers.get("host", ""), headers.get("sec-fetch-site", "none")
+    if not _is_own(host, names):
+        port = (request.scope.get("server") or ("", 80))[1]
+        return 400, f"{_shown(host)} is not this server's name; open http://127.0.0.1:{port}"
+    link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    if site not in ("same-origin", "none") and not (request.method == "GET" and link):
         return 403, "another site's page may not use this server; open its own page"
-    origin = request.headers.get("origin")
+    origin = headers.get("origin")
     if origin is not None and origin.partition("://")[2] != host:
         return 403, f"a page of {_shown(origin)} may not use this server; open its own page"
+    if "transfer-encoding" in headers:
+        return 411, "send the request in one piece, with its Content-Length"
     if request.method not in ("POST", "PUT", "PATCH"):
         return None
-    length = request.headers.get("content-length", "")
+    length = headers.get("content-length", "")
     if not length.isdecimal():
         return 411, "say how long the request is: a Content-Length is needed"
     if int(length) > MAX_BYTES:
@@ -232,30 +254,52 @@ def _refusal(request: Request, hosts: frozenset[str]) -> tuple[int, str] | None:
     return None
 
 
-def _hostname(host: str) -> str | None:
+def _is_own(host: str, names: set[str]) -> bool:
+    """Whether a Host header names this server: a name of its own, or an address, which nobody can redirect."""
     try:
-        return urlsplit(f"//{host}").hostname
+        name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
-        return None
+        return False
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name in names
+    return address.is_loopback or len(names) > 1
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what listens on this host can be reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _failed(request: Request, error: Exception) -> JSONResponse:
     """The status and the line of an error. One that nobody foresaw is told to the log, not to the client."""
-    headers = {"Retry-After": "30"} if isinstance(error, Busy) else None
+    status, words = _told(request, error)
+    headers = HEADERS | ({"Retry-After": "30"} if isinstance(error, Busy) else {})
+    plain = " ".join(words.split()).encode("utf-8", "replace").decode()  # half a character has no UTF-8
+    return JSONResponse({"error": plain}, status, headers)
+
+
+def _told(request: Request, error: Exception) -> tuple[int, str]:
     for kind, status in STATUS.items():
         if isinstance(error, kind):
-            return JSONResponse({"error": " ".join(str(error).split())}, status, headers)
+            return status, str(error)
     if isinstance(error, RequestValidationError):
-        return JSONResponse({"error": _invalid(error)}, 422)
+        return 422, _invalid(error)
     if isinstance(error, HTTPException):
-        return JSONResponse({"error": f"{request.url.path}: {error.detail}"}, error.status_code)
+        return error.status_code, f"{request.url.path}: {error.detail}"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return JSONResponse({"error": f"no space left in {tempfile.gettempdir()} for the upload"}, 507)
-    return JSONResponse({"error": "an error that nobody foresaw; the server's log has it"}, 500)
+        return 507, f"no space left in {tempfile.gettempdir()} for the upload"
+    return 500, "an error that nobody foresaw; the server's log has it"
 
 
 def _invalid(error: RequestValidationError) -> str:
     first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return f"the request is no JSON: {first['msg']}"
     where = ".".join(str(part) for part in first["loc"][1:]) or "the request"
     return f"{_shown(where)}: {first['msg']}"
 
@@ -286,7 +330,7 @@ def run(app: FastAPI, listening: socket.socket) -> None:
 
 
 def _config(app: FastAPI) -> uvicorn.Config:
-    return uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=5)
+    return uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=1)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ Sizes are counted on the networks that are loaded, settings read off the inferen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import nn
 
 from pvlib import audio, hub
 from pvlib.config import Inference
-from pvlib.voice import MAX_REFERENCE_SECONDS, PersonaVoice, Speech
+from pvlib.voice import MAX_REFERENCE_SECONDS, Job, PersonaVoice, Speech
 
 
 @dataclass(frozen=True)
@@ -152,52 +151,64 @@ def table(inference: Inference) -> list[dict[str, Any]]:
     ]
 
 
-def conditions(
-    voice: PersonaVoice,
-    speech: Speech,
-    asked: Sequence[str],
-    heard_seconds: float,
-    used_seconds: float,
-    gain: float,
-) -> list[dict[str, Any]]:
-    """What each core did to one utterance: node, on, words.
-
-    asked: what was wished that only adapters hear. heard_seconds, used_seconds: of the recording before and behind the
-    front end; gain: what its level was multiplied by.
-    """
+def conditions(voice: PersonaVoice, job: Job, speech: Speech, seconds: float) -> list[dict[str, Any]]:
+    """What each core did to one utterance: node, on, words. seconds: of the recording, before the front end."""
     settings, chunks = voice.inference, speech.chunks
-    film = any(chunk.film for chunk in chunks) and voice.adapters is not None
+    film = _film(voice, speech)
     guided = ", ".join(sorted({f"{chunk.cfg_strength:g}" for chunk in chunks}))
-    used = min(heard_seconds, MAX_REFERENCE_SECONDS)
+    before, behind = min(seconds, MAX_REFERENCE_SECONDS), len(job.reference.wave) / audio.SAMPLE_RATE
+    level = f"its level times {job.reference.gain:.2f}"
     rows = [
+        ("frontend", True, f"{before:.2f} s of the recording became {behind:.2f} s, {level}"),
         (
-            "frontend",
-            f"{used:.2f} s of the recording became {used_seconds:.2f} s, its level times {gain:.2f}",
+            "laag",
+            True,
+            f"{_many(len(chunks), 'chunk')}, guidance {guided}, {speech.frames} mel frames generated",
         ),
-        ("laag", f"{_many(len(chunks), 'chunk')}, guidance {guided}, {speech.frames} mel frames generated"),
-        ("oes", f"environment weight {settings.env_weight:g}" if film else "nothing asks for it"),
-        ("film", _heard(voice, asked) if film else _closed(voice)),
-        ("ceag", f"from {settings.ceag_t_start:g} to {settings.ceag_t_end:g} of the flow"),
+        ("oes", film, f"environment weight {settings.env_weight:g}"),
+        ("film", film, _heard(voice, job)),
+        ("ceag", True, f"from {settings.ceag_t_start:g} to {settings.ceag_t_end:g} of the flow"),
     ]
-    on = {name: is_on(name, voice) for name, _ in rows} | {"film": film}
-    on["oes"] = on["oes"] and film
-    return [{"node": name, "on": on[name], "words": words if on[name] or name in ("oes", "film") else "off"}
-            for name, words in rows]  # fmt: skip
+    found = []
+    for node, asked, words in rows:
+        on = asked and is_on(node, voice)
+        shut = film is False and node in ("oes", "film") and voice.adapters is not None
+        found.append({"node": node, "on": on, "words": words if on else _shut(voice) if shut else "off"})
+    return found
 
 
-def _heard(voice: PersonaVoice, asked: Sequence[str]) -> str:
+def took_part(voice: PersonaVoice, job: Job, speech: Speech, *, heard: bool, chat: bool) -> list[str]:
+    """The nodes that had a part in one utterance. heard: the recogniser listened; chat: messages were handed in."""
+    film = _film(voice, speech)
+    asked = {
+        "recognizer": heard,
+        "chat": chat and film,
+        "persona": bool(job.asks) and film,
+        "oes": film,
+        "film": film,
+    }
+    return [node.id for node in NODES if asked.get(node.id, True) and is_on(node.id, voice)]
+
+
+def _film(voice: PersonaVoice, speech: Speech) -> bool:
+    """Whether FiLM's gate was open for a chunk of an utterance."""
+    return voice.adapters is not None and any(chunk.film for chunk in speech.chunks)
+
+
+def _heard(voice: PersonaVoice, job: Job) -> str:
     """What FiLM is told, and what of it these adapters have learnt nothing about."""
+    if voice.adapters is None:
+        return ""
     told = ["the voice"] if voice.inference.use_oes else []
     told += [
-        part if voice.adapters.hears(part) else f"{part}, which these adapters never learnt" for part in asked
+        part if voice.adapters.hears(part) else f"{part}, which these adapters never learnt"
+        for part in job.asks
     ]
     return "; ".join(told) or "nothing"
 
 
-def _closed(voice: PersonaVoice) -> str:
-    if voice.adapters is None:
-        return "off: no emotion, persona or room was asked for"
-    return f"its gate is closed (film_gate={voice.inference.film_gate})"
+def _shut(voice: PersonaVoice) -> str:
+    return f"FiLM's gate is closed for this text (film_gate={voice.inference.film_gate}), so nothing of it is heard"
 
 
 def _many(count: int, thing: str) -> str:

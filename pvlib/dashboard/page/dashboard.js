@@ -3,10 +3,13 @@
 const DRAWN = "http://www.w3.org/2000/svg";
 const TRAITS = ["openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism"];
 const CLIP_SECONDS = 1;
+const MOST_BYTES = 32e6; // of a request
+const READ = /\.(wav|flac|ogg|mp3|aiff?)$/i; // what the server decodes
+const WIDEST = 16000; // pixels that a browser's canvas takes
 const BOX = { width: 146, height: 52, right: 172, down: 82 };
 
 const at = (id) => document.getElementById(id);
-const state = { recording: null, traits: null, before: null, graph: null, urls: {} };
+const state = { recording: null, traits: null, before: null, graph: null, usual: {}, urls: {} };
 
 function make(name, attributes = {}, text = "", drawn = false) {
   const element = drawn ? document.createElementNS(DRAWN, name) : document.createElement(name);
@@ -61,14 +64,16 @@ function colour(level) {
 function drawMel(id, mel, longest) {
   const canvas = at(id);
   const levels = bytes(mel.levels);
-  canvas.width = mel.frames;
+  const width = Math.min(mel.frames, WIDEST);
+  canvas.width = width;
   canvas.height = mel.bands;
   canvas.style.width = `${Math.max(4, (100 * mel.seconds) / longest)}%`;
   const context = canvas.getContext("2d");
-  const image = context.createImageData(mel.frames, mel.bands);
+  const image = context.createImageData(width, mel.bands);
   for (let band = 0; band < mel.bands; band++)
-    for (let frame = 0; frame < mel.frames; frame++) {
-      const place = 4 * ((mel.bands - 1 - band) * mel.frames + frame);
+    for (let x = 0; x < width; x++) {
+      const frame = Math.floor((x * mel.frames) / width);
+      const place = 4 * ((mel.bands - 1 - band) * width + x);
       image.data.set([...colour(levels[band * mel.frames + frame]), 255], place);
     }
   context.putImageData(image, 0, 0);
@@ -201,11 +206,19 @@ function list(rows) {
   return found;
 }
 
+// The sampling that the server was started with; only what is changed here is sent.
+function takeUsual(rows) {
+  for (const [id, name] of [["steps", "steps"], ["guidance", "cfg_strength"]]) {
+    state.usual[id] = rows.find((row) => row.name === name).value;
+    at(id).value = state.usual[id];
+  }
+}
+
 function layParameters(rows) {
   const table = at("parameters");
   table.replaceChildren();
   const head = make("tr");
-  for (const name of ["parameter", "value", "default"]) head.append(make("th", {}, name));
+  for (const name of ["parameter", "value", "default"]) head.append(make("th", { scope: "col" }, name));
   table.append(head);
   for (const row of rows) {
     const line = make("tr", { class: `${row.value}` === `${row.default}` ? "" : "changed" });
@@ -250,30 +263,28 @@ function show(found) {
       return line;
     }),
   );
-  const did = Object.fromEntries(found.conditions.map((one) => [one.node, one.on]));
-  const wished = Boolean(did.film && found.persona);
   document.querySelectorAll("#graph .node").forEach((g) => {
-    const id = g.dataset.id;
-    g.classList.toggle("on", id in did ? did[id] : ["chat", "persona"].includes(id) ? wished : true);
+    g.classList.toggle("on", found.took_part.includes(g.dataset.id));
   });
 }
 
 // While a request is out its button waits, and says for how long.
 async function waiting(button, words, problem, work) {
+  if (button.getAttribute("aria-disabled") === "true") return;
   const [usual, begun] = [button.textContent, performance.now()];
-  button.disabled = true;
+  button.setAttribute("aria-disabled", "true");
   const ticking = setInterval(() => {
     const seconds = Math.floor((performance.now() - begun) / 1000);
     if (seconds) button.textContent = `${words} ${seconds} s`;
   }, 200);
   try {
     tell(problem, null);
-    await work();
+    await work(button);
   } catch (error) {
     tell(problem, error);
   } finally {
     clearInterval(ticking);
-    button.disabled = false;
+    button.removeAttribute("aria-disabled");
     button.textContent = usual;
   }
 }
@@ -286,8 +297,10 @@ function order() {
     form.append("chat", at("chat").value);
     if (state.traits) form.append("traits", JSON.stringify(state.traits));
   }
-  const guidance = Number(at("guidance").value);
-  form.append("settings", JSON.stringify({ steps: Number(at("steps").value), cfg_strength: guidance, laag_cfg_base: guidance }));
+  const settings = {};
+  for (const [id, name] of [["steps", "steps"], ["guidance", "cfg_strength"]])
+    if (Number(at(id).value) !== state.usual[id]) settings[name] = Number(at(id).value);
+  form.append("settings", JSON.stringify(settings));
   return form;
 }
 
@@ -299,12 +312,21 @@ function speak(event) {
 
 // A recording
 
-async function takeDemo() {
-  const found = await ask("api/demo/sample");
+function tellVoice(words) {
+  at("voice").textContent = words;
+}
+
+function takeDemo() {
   state.recording = null;
   at("file").value = "";
-  play("reference", new Blob([bytes(found.audio)], { type: "audio/wav" }));
-  at("voice").textContent = "The demo clip: one second of a speaker who does not exist.";
+  play("reference", state.demo);
+  tellVoice("The demo clip: one second of a speaker who does not exist.");
+}
+
+async function loadDemo() {
+  const found = await ask("api/demo/sample");
+  state.demo = new Blob([bytes(found.audio)], { type: "audio/wav" });
+  if (!state.recording) takeDemo();
   at("texts").replaceChildren(
     ...found.texts.map(({ name, text }) => {
       const button = make("button", { type: "button" }, name);
@@ -314,17 +336,34 @@ async function takeDemo() {
   );
 }
 
-function take(file, words) {
+function take(file) {
+  if (file.size > MOST_BYTES) throw new Error(`${file.name} has ${(file.size / 1e6).toFixed(0)} MB; one second of speech is enough`);
   state.recording = file;
   play("reference", file);
-  at("voice").textContent = words;
+  tellVoice("Your recording. It is sent with the text, and not kept.");
+}
+
+async function choose(event) {
+  const [file] = event.target.files;
+  if (!file) return;
+  try {
+    tell("problem", null);
+    take(READ.test(file.name) ? file : await asWav(file));
+  } catch (error) {
+    takeDemo();
+    tell("problem", new Error(`${file.name} cannot be used: ${error.message}`));
+  }
 }
 
 // libsndfile reads no browser's own format, so what was recorded goes as 16-bit wav.
 async function asWav(blob) {
   const context = new AudioContext();
-  const sound = await context.decodeAudioData(await blob.arrayBuffer());
-  await context.close();
+  let sound;
+  try {
+    sound = await context.decodeAudioData(await blob.arrayBuffer());
+  } finally {
+    await context.close();
+  }
   const samples = sound.getChannelData(0);
   const view = new DataView(new ArrayBuffer(44 + 2 * samples.length));
   const words = (offset, text) => [...text].forEach((c, i) => view.setUint8(offset + i, c.charCodeAt(0)));
@@ -337,29 +376,28 @@ async function asWav(blob) {
   return new File([view.buffer], "recording.wav", { type: "audio/wav" });
 }
 
-async function record() {
-  const button = at("record");
-  button.disabled = true;
-  try {
-    const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
-    const recorder = new MediaRecorder(stream);
-    const parts = [];
-    recorder.addEventListener("dataavailable", (event) => parts.push(event.data));
-    const ended = new Promise((done) => recorder.addEventListener("stop", done));
-    recorder.start();
-    button.textContent = "Speak now…";
-    await new Promise((done) => setTimeout(done, 1000 * CLIP_SECONDS + 150));
-    recorder.stop();
-    await ended;
-    stream.getTracks().forEach((track) => track.stop());
-    take(await asWav(new Blob(parts, { type: recorder.mimeType })), "Your recording. It is sent with the text, and not kept.");
-    tell("problem", null);
-  } catch (error) {
-    tell("problem", new Error(`Nothing was recorded: ${error.message}`));
-  } finally {
-    button.disabled = false;
-    button.textContent = "Record one second";
-  }
+function record() {
+  return waiting(at("record"), "Recording…", "problem", async (button) => {
+    let stream;
+    try {
+      stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+      const recorder = new MediaRecorder(stream);
+      const parts = [];
+      recorder.addEventListener("dataavailable", (event) => parts.push(event.data));
+      const ended = new Promise((done) => recorder.addEventListener("stop", done));
+      recorder.start();
+      button.textContent = "Speak now…";
+      await new Promise((done) => setTimeout(done, 1000 * CLIP_SECONDS + 150));
+      recorder.stop();
+      await ended;
+      take(await asWav(new Blob(parts, { type: recorder.mimeType })));
+      at("file").value = "";
+    } catch (error) {
+      throw new Error(`Nothing was recorded: ${error.message}`);
+    } finally {
+      stream?.getTracks().forEach((track) => track.stop());
+    }
+  });
 }
 
 // A persona
@@ -384,29 +422,46 @@ function calibrate(event) {
   });
 }
 
-async function start() {
-  layTraits();
-  at("clone").addEventListener("submit", speak);
-  at("analyze").addEventListener("submit", analyze);
-  at("calibrate").addEventListener("submit", calibrate);
-  at("demo").addEventListener("click", () => takeDemo().catch((error) => tell("problem", error)));
-  at("file").addEventListener("change", (event) => {
-    const [file] = event.target.files;
-    if (file) take(file, "Your recording. It is sent with the text, and not kept.");
-  });
-  at("record").hidden = !navigator.mediaDevices?.getUserMedia;
-  at("record").addEventListener("click", record);
+async function loadHealth() {
   const health = at("health");
   try {
     const found = await ask("api/health");
-    health.textContent = `pvlib ${found.version}, profile ${found.profile}, on the ${found.device === "cuda" ? "GPU" : "processor"}`;
+    const wrong = Object.entries(found.weights).filter(([, one]) => !["present", "not trained"].includes(one.state));
+    const lacking = wrong.length ? `; not usable: ${wrong.map(([name, one]) => `${name} (${one.detail})`).join(", ")}` : "";
+    const device = found.device === "cuda" ? "GPU" : "processor";
+    health.textContent = `pvlib ${found.version}, profile ${found.profile}, on the ${device}${lacking}`;
     health.className = found.status === "ok" ? "good" : "bad";
-    await takeDemo();
-    drawGraph(await ask("api/architecture"));
   } catch (error) {
     health.textContent = error.message;
     health.className = "bad";
   }
+}
+
+async function loadGraph() {
+  try {
+    const found = await ask("api/architecture");
+    takeUsual(found.parameters);
+    drawGraph(found);
+  } catch (error) {
+    at("inspector").replaceChildren(make("p", { class: "problem" }, `The module graph is not to be had: ${error.message}`));
+  }
+}
+
+function start() {
+  layTraits();
+  at("clone").addEventListener("submit", speak);
+  at("analyze").addEventListener("submit", analyze);
+  at("calibrate").addEventListener("submit", calibrate);
+  at("demo").addEventListener("click", takeDemo);
+  at("file").addEventListener("change", choose);
+  at("emotion-strength").addEventListener("input", (event) => {
+    at("strength").textContent = Number(event.target.value).toFixed(2);
+  });
+  if (navigator.mediaDevices?.getUserMedia) at("record").addEventListener("click", record);
+  else at("record").replaceWith(make("span", { class: "hint" }, "Recording here needs a page from this machine, or over https."));
+  loadHealth();
+  loadDemo().catch((error) => tell("problem", error));
+  loadGraph();
 }
 
 start();
