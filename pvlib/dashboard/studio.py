@@ -188,11 +188,7 @@ class Studio:
         self._resolved(settings)
         with self._alone(), _told(order) as told:
             wish = wishes.conditions(
-                self.profile,
-                chat=order.chat,
-                traits=order.traits,
-                emotion=order.emotion,
-                strength=order.strength,
+                chat=order.chat, traits=order.traits, emotion=order.emotion, strength=order.strength
             )
             if wish or any(name in settings for name in ADAPTED):
                 settings.setdefault("use_adapters", True)
@@ -222,7 +218,7 @@ class Studio:
         persona.check_recalls(recalls or {})
         persona.check_chat(chat)
         with self._alone():
-            found = wishes.reader(self.profile, chat)(chat, recalls)
+            found = wishes.reader()(chat, recalls)
         return {
             "traits": found.traits,
             "sentences": found.sentences,
