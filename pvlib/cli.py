@@ -203,6 +203,22 @@ JOBS = argument(
     help="processes that share the synthesis, each with its part of the cores (default: 1)",
 )
 JSON = argument("--json", action="store_true", help="print the result as JSON")
+SET = argument(
+    "--set",
+    nargs="+",
+    action="extend",
+    default=[],
+    metavar="NAME=VALUE",
+    help="parameters of the paper's table",
+)
+TRAIT = argument(
+    "--trait",
+    nargs="+",
+    action="extend",
+    default=[],
+    metavar="NAME=VALUE",
+    help="a trait of the person, -1 to 1, such as openness=0.5; goes before --persona",
+)
 
 
 @command(
@@ -218,27 +234,13 @@ JSON = argument("--json", action="store_true", help="print the result as JSON")
     ),
     argument("--seed", type=_seed, default=0, help="noise seed; the same seed repeats (default: 0)"),
     PROFILE,
-    argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME=VALUE",
-        help="parameters of the paper's table",
-    ),
+    SET,
     argument(
         "--emotion", metavar="NAME", help="neutral, happy, sad or angry (this and what follows: adapters)"
     ),
     argument("--emotion-strength", type=float, metavar="S", help="of the emotion, 0 to 1 (default: 1)"),
     argument("--persona", type=Path, metavar="FILE", help="messages of the person who speaks, one per line"),
-    argument(
-        "--trait",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a trait of the speaker, -1 to 1, such as openness=0.5; goes before --persona",
-    ),
+    TRAIT,
     argument("--gate", metavar="MODE", help="FiLM: auto (from two chunks on, default), always, off"),
     argument("--env-weight", type=float, metavar="W", help="0 the studio (default), 1 the clip's microphone"),
     JSON,
@@ -407,14 +409,7 @@ def reproduce(arguments: argparse.Namespace) -> None:
     "reply",
     argument("--to", required=True, metavar="TEXT", help="the line to be answered"),
     argument("--persona", type=Path, metavar="FILE", help="messages of the person who answers, one per line"),
-    argument(
-        "--trait",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a trait of the person, -1 to 1, such as openness=0.5; goes before --persona",
-    ),
+    TRAIT,
     argument("--seed", type=_seed, default=0, help="the same seed repeats (default: 0)"),
     JSON,
     examples="pvlib reply --to 'How was your weekend?' --persona chat.txt\n"
@@ -985,14 +980,7 @@ def data_prepare(arguments: argparse.Namespace) -> None:
     argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)"),
     argument("--port", type=_port, default=8000, metavar="N", help="(default: 8000; 0 takes a free one)"),
     PROFILE,
-    argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME=VALUE",
-        help="parameters of the paper's table, for every clone",
-    ),
+    SET,
     examples="pvlib serve\npvlib serve --port 8080 --set steps=16",
 )
 def serve(arguments: argparse.Namespace) -> None:
@@ -1007,9 +995,8 @@ def serve(arguments: argparse.Namespace) -> None:
     from pvlib.study import preflight
 
     preflight.check(profile, test_set=False)
-    with api.listen(
-        arguments.host, arguments.port
-    ) as listening:  # a taken port is told before the models are read
+    # a taken port is told before the models are read
+    with api.listen(arguments.host, arguments.port) as listening:
         studio = Studio(profile.name, **settings)
         print("pvlib: reading the models", file=sys.stderr)
         studio.load()

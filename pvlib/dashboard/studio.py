@@ -174,7 +174,7 @@ class Studio:
         adapted = self.weights.get(hub.ADAPTERS, {}).get("state") == "present"
         with self._alone():
             try:
-                voice = self._voice({"use_adapters": adapted} if adapted else {})
+                voice = self._voice({"use_adapters": True} if adapted else {})
             except ConfigError:
                 voice = self._voice({})
             return graph.architecture(voice)
@@ -193,9 +193,8 @@ class Studio:
             if wish or any(name in settings for name in ADAPTED):
                 settings.setdefault("use_adapters", True)
             voice = self._voice(settings)
-            voices.prepare_text(
-                order.text, voice.backbone
-            )  # a bad text is told before the recording is worked on
+            # a bad text is told before the recording is worked on
+            voices.prepare_text(order.text, voice.backbone)
             recording = _decoded(order)
             reference = voice.reference(recording, text=order.reference_text, name=order.name)
             job = Job(reference, order.text, order.seed, **wish)
