@@ -86,7 +86,8 @@ class AlignedTextEmbedding(TextEmbedding):
             timing = DurationPredictor(config.DurationPredictor(vocabulary=characters))
             self.timing = timing.requires_grad_(False).eval()
             self.place = nn.Linear(2, text_dim)
-        self.given: Tensor | None = None
+        self.given: Tensor | None = None  # an alignment (b, n), in place of its own
+        self.said: Tensor | None = None  # a text (b, nt), in place of the one that it is called with
 
     def train(self, mode: bool = True) -> AlignedTextEmbedding:
         """As usual, but `timing` has its own training and then stays as it is."""
@@ -111,6 +112,7 @@ class AlignedTextEmbedding(TextEmbedding):
         """text: (b, nt) vocabulary indices, filler -1. Returns (b, n, d), n the longest of `seq_len`."""
         if not torch.is_tensor(seq_len):
             seq_len = torch.full((text.shape[0],), int(seq_len), device=text.device)
+        text = text if self.said is None else self.said
         if self.given is None:
             index = self.align(text, seq_len, int(seq_len.max()))
         else:
@@ -204,8 +206,7 @@ class CompanionCFM(CFM):
         token and the sound one more, as in the official `CFM.sample`. Stretched by durations, a text fits into any
         number.
         """
-        embedding = self.transformer.text_embed
-        if letters < self.tokens(frames) or getattr(embedding, "durations", False):
+        if letters < self.tokens(frames) or self._stretches():
             return frames
         return (letters + 1) * self.stack
 
@@ -217,28 +218,60 @@ class CompanionCFM(CFM):
     def sample(self, cond: Tensor, text, duration: int | Tensor, *, lens: Tensor | None = None, **options):
         """The official `CFM.sample`: cond (b, samples) or (b, m, 100), durations in mel frames.
 
+        As there, a row lasts at least a frame for each letter and one more, whatever its duration says. Where several
+        frames make a token and the text is not stretched by durations, it lasts so many tokens: each letter needs one.
         Raises TextError on a row that is too long (`check_length`).
         """
         if cond.ndim == 2:
             cond = self.mel_spec(cond).transpose(1, 2)
-        durations = torch.as_tensor(duration).expand(len(cond)).tolist()
-        for row, frames in zip(text, durations, strict=True):
-            letters = int((row >= 0).sum()) if torch.is_tensor(row) else len(row)
-            name = "the text" if torch.is_tensor(row) else repr("".join(row)[:40])
-            self.check_length(letters, max(self.tokens(frames), letters + 1), name)
+        if isinstance(text, list):
+            text = list_str_to_idx(text, self.vocab_char_map).to(cond.device)
+        letters = (text != FILLER).sum(1)
+        asked = torch.as_tensor(duration, device=cond.device).expand(len(cond))
+        asked = torch.maximum(asked, letters + 1)
+        if not self._stretches():
+            asked = torch.where(letters < self.tokens(asked), asked, (letters + 1) * self.stack)
+        for row, count, frames in zip(text, letters.tolist(), asked.tolist(), strict=True):
+            self.check_length(count, self.tokens(frames), repr(self._read(row[:40])))
         if self.stack == 1:
-            return super().sample(cond, text, duration, lens=lens, **options)
+            return super().sample(cond, text, asked, lens=lens, **options)
         b, m, _ = cond.shape
         lens = torch.full((b,), m, device=cond.device) if lens is None else lens
-        duration = torch.full((b,), duration, device=cond.device) if isinstance(duration, int) else duration
-        out, trajectory = super().sample(
-            self.stacked(cond), text, self.tokens(duration), lens=self.whole_tokens(lens), **options
-        )
-        longest = int(torch.maximum(duration, lens + 1).max())
+        with self._said(text):
+            out, trajectory = super().sample(
+                self.stacked(cond),
+                text[:, :1] if self._stretches() else text,  # which would be counted against the tokens
+                self.tokens(asked),
+                lens=self.whole_tokens(lens),
+                **options,
+            )
+        longest = int(torch.maximum(asked, lens + 1).max())
         out = self.unstacked(out)[:, :longest]
         known = (lens_to_mask(lens, length=m)).unsqueeze(-1)
         out[:, :m] = torch.where(known[:, : out.shape[1]], cond[:, : out.shape[1]].to(out.dtype), out[:, :m])
         return out, torch.stack([self.unstacked(step)[:, :longest] for step in trajectory])
+
+    def _stretches(self) -> bool:
+        """Whether a text fits into any number of tokens."""
+        return getattr(self.transformer.text_embed, "durations", False)
+
+    def _read(self, row: Tensor) -> str:
+        """The characters of a text (nt,)."""
+        characters = {index: character for character, index in self.vocab_char_map.items()}
+        return "".join(characters[i] for i in row.tolist() if i != FILLER)
+
+    @contextmanager
+    def _said(self, text: Tensor) -> Iterator[None]:
+        """Let an encoder that stretches texts read this one (b, nt), whatever it is called with."""
+        if not self._stretches():
+            yield
+            return
+        embedding = self.transformer.text_embed
+        embedding.said = text
+        try:
+            yield
+        finally:
+            embedding.said = None
 
 
 @dataclass(frozen=True)

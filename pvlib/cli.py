@@ -262,7 +262,7 @@ def clone(arguments: argparse.Namespace) -> None:
 
     preflight.check(profile, test_set=False)
     audio.load(arguments.reference)  # a bad recording is told before the models are read
-    conditions = _conditions(arguments)
+    conditions = _conditions(arguments, profile)
     voice = PersonaVoice.load(profile.name, **settings)
     speech = voice.clone(arguments.reference, text, arguments.seed, arguments.reference_text, **conditions)
     audio.write(arguments.out, speech.wave)
@@ -289,7 +289,7 @@ def _adapter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     return found | {"use_adapters": True} if asked else found
 
 
-def _conditions(arguments: argparse.Namespace) -> dict[str, Any]:
+def _conditions(arguments: argparse.Namespace, profile: Profile) -> dict[str, Any]:
     """Persona, style, emotion and strength of a clone, checked before the models are read."""
     if not arguments.trait and arguments.persona is None and arguments.emotion is None:
         return {}
@@ -297,7 +297,7 @@ def _conditions(arguments: argparse.Namespace) -> dict[str, Any]:
 
     told, chat = _traits(arguments.trait), _chat(arguments.persona)
     return wishes.conditions(
-        chat=chat, traits=told, emotion=arguments.emotion, strength=arguments.emotion_strength
+        profile, chat=chat, traits=told, emotion=arguments.emotion, strength=arguments.emotion_strength
     )
 
 
@@ -411,6 +411,7 @@ def reproduce(arguments: argparse.Namespace) -> None:
     argument("--persona", type=Path, metavar="FILE", help="messages of the person who answers, one per line"),
     TRAIT,
     argument("--seed", type=_seed, default=0, help="the same seed repeats (default: 0)"),
+    PROFILE,
     JSON,
     examples="pvlib reply --to 'How was your weekend?' --persona chat.txt\n"
     "pvlib reply --to 'Are you coming?' --trait extraversion=0.8 --seed 3",
@@ -418,12 +419,13 @@ def reproduce(arguments: argparse.Namespace) -> None:
 def reply(arguments: argparse.Namespace) -> None:
     """Write what a person might answer, for `pvlib clone` to say. Experimental, in the paper and here: by Qwen2.5-0.5B
     (`pvlib models download --optional`), and nobody has measured whether it sounds like the person."""
+    profile = _profile(arguments.profile)
     from pvlib import dialogue, wishes
 
     chat, told = _chat(arguments.persona), _traits(arguments.trait)
     dialogue.script(arguments.to, told, chat or ())  # a bad line is told before the model is read
     model = dialogue.load()
-    traits = (wishes.reader()(chat).traits if chat else {}) | told
+    traits = (wishes.reader(profile, chat)(chat).traits if chat else {}) | told
     said = model.reply(arguments.to, traits=traits, chat=chat or (), seed=arguments.seed)
     _show({"reply": said, "traits": traits, "seed": arguments.seed}, said, arguments.json)
 

@@ -379,6 +379,8 @@ class Profile:
     samples: int  # utterances of a full study
     default_samples: int  # utterances of `make reproduce`
     ultra_short: str = ""  # a second manifest, of texts of at most 4 words; "" where there is none
+    reads_chinese: bool = False  # personas off Chinese messages, by bert-base-chinese (`persona_chinese`)
+    proxies: tuple[str, ...] = ()  # further judges, `metrics.proxies`: utmos, sim_o
     seed: int = 42
     inference: Inference = field(default_factory=Inference)
     backbone: Backbone = field(default_factory=Backbone)
@@ -433,6 +435,8 @@ PAPER = Profile(
     manifest="libritts-test",
     samples=200,
     default_samples=200,
+    reads_chinese=True,
+    proxies=("utmos", "sim_o"),
     backbone=Backbone(
         dim=1024,
         depth=22,

@@ -65,9 +65,10 @@ class Dialogue:
         self.device = torch.device(device)
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            network = AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-            )
+            with models.quietly():
+                network = AutoModelForCausalLM.from_pretrained(
+                    folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+                )
         except Exception as error:  # transformers raises whatever its readers do
             reason = " ".join(str(error).split())[:200]
             raise WeightsError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -35,7 +36,7 @@ class Model:
     repository, revision: on Hugging Face; for a file that lies elsewhere, `url` says where, and the repository and
     release are named for the reader. files: what is needed of it. size: bytes of all of them, rounded where the exact
     sum is not published. sha256: of the files whose hash is known; for the others the hub's own hash is taken.
-    part: the network of the profile that it fills, "" for none.
+    part: the network of the profile that it fills, "" for none. proxy: the judge of `metrics.proxies` that it is.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Model:
     sizes: Mapping[str, int] = field(default_factory=dict)
     optional: bool = False
     part: str = ""
+    proxy: str = ""
     url: str = ""
 
 
@@ -120,7 +122,7 @@ MODELS = (
         files=("config.json", "tokenizer_config.json", "tokenizer.json", "vocab.txt", "model.safetensors"),
         size=412_000_000,
         licence="Apache-2.0",
-        purpose="persona text encoder for Chinese (not read by pvlib yet)",
+        purpose="persona text encoder, of Chinese messages",
     ),
     Model(
         name="Qwen2.5-0.5B",
@@ -165,8 +167,8 @@ MODELS = (
             "utmos22_strong_step7459_v1.pt": "38aa51ab79e2a4e09a1449758a4b37e9cbb2e8235a49662a732d33a9ba1e9bff"
         },
         licence="MIT",
-        purpose="UTMOS, a quality proxy (not read by pvlib yet)",
-        optional=True,
+        purpose="UTMOS, a proxy for listeners",
+        proxy="utmos",
         url="https://github.com/tarepan/SpeechMOS/releases/download/v1.0.0/utmos22_strong_step7459_v1.pt",
     ),
     Model(
@@ -176,8 +178,8 @@ MODELS = (
         files=("config.json", "preprocessor_config.json", "pytorch_model.bin"),
         size=405_000_000,
         licence="CC-BY-SA-3.0",
-        purpose="SIM-o by the WavLM that Hugging Face carries, papers use a larger one (not read by pvlib yet)",
-        optional=True,
+        purpose="SIM-o, by the WavLM that Hugging Face carries; papers use a larger one",
+        proxy="sim_o",
     ),
 )
 
@@ -185,6 +187,32 @@ MODELS = (
 def models(optional: bool = False) -> tuple[Model, ...]:
     """The required models; with `optional` all of them."""
     return tuple(model for model in MODELS if optional or not model.optional)
+
+
+def needed(profile: Profile, *, judged: bool = True) -> tuple[Model, ...]:
+    """The models without which a profile does not speak; judged: and its proxies, without which it makes no row."""
+    proxies = profile.proxies if judged else ()
+    return tuple(
+        model
+        for model in MODELS
+        if (model.part and getattr(profile.sources, model.part) == model.repository) or model.proxy in proxies
+    )
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Transformers without its report of what else a checkpoint holds; what is missing the caller checks."""
+    from transformers.utils import logging
+
+    level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()
 
 
 def location() -> Path:

@@ -1,4 +1,4 @@
-"""Sentence embeddings: all-MiniLM-L6-v2 (Reimers and Gurevych, 2019; Wang et al., 2020), English, 384-d."""
+"""Sentence embeddings by a BERT: all-MiniLM-L6-v2 (Reimers and Gurevych, 2019; Wang et al., 2020), English, 384-d."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from transformers import BertModel, PreTrainedTokenizerBase
 
-MAX_TOKENS = 256  # what the model was trained on; longer texts are cut there
-EMBEDDING_DIM = 384
+MAX_TOKENS = 256  # what MiniLM was trained on; longer texts are cut there
 
 
 class TextEncoder(nn.Module):
@@ -25,12 +24,12 @@ class TextEncoder(nn.Module):
 
     @torch.inference_mode()
     def forward(self, texts: Sequence[str], batch_size: int = 32) -> Tensor:
-        """Embeddings (len(texts), 384) of norm 1, on the CPU, in order; the cosine of two is their product.
+        """Embeddings (len(texts), width) of norm 1, on the CPU, in order; the cosine of two is their product.
 
         Texts of like length share a batch. Of a text longer than 256 tokens the rest is not read.
         """
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        result = torch.zeros(len(texts), EMBEDDING_DIM)
+        result = torch.zeros(len(texts), self.bert.config.hidden_size)
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             batch = self.tokenizer(

@@ -6,18 +6,29 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from pvlib import hub, persona
-from pvlib.config import TRAITS
+from pvlib import hub, persona, persona_chinese
+from pvlib.config import TRAITS, Profile
 from pvlib.persona import PersonaError, PersonaExtractor
 
 
-@lru_cache(maxsize=1)
-def reader() -> PersonaExtractor:
-    """The extractor with its text encoder, read once. Raises WeightsError."""
-    return PersonaExtractor(hub.load_text_encoder())
+def reader(profile: Profile, chat: str | Sequence[str]) -> PersonaExtractor:
+    """The extractor for a chat, each of its encoders read once.
+
+    The Chinese one is read for messages that it reads, where the profile has it. Raises PersonaError on what is no
+    chat, WeightsError.
+    """
+    chinese = any(persona_chinese.is_chinese(message) for message in persona.check_chat(chat))
+    return _reader(profile.reads_chinese and chinese)
+
+
+@lru_cache(maxsize=2)
+def _reader(chinese: bool) -> PersonaExtractor:
+    encode = hub.load_text_encoder() if not chinese else _reader(False).encode
+    return persona_chinese.load(encode) if chinese else PersonaExtractor(encode)
 
 
 def conditions(
+    profile: Profile,
     *,
     chat: str | Sequence[str] | None = None,
     traits: Mapping[str, float] | None = None,
@@ -26,9 +37,9 @@ def conditions(
 ) -> dict[str, Any]:
     """The fields persona, style, emotion and strength of a `voice.Job`; {} where nothing is wished.
 
-    chat: messages of the person who speaks, see `PersonaExtractor`. traits: some of the five, each -1..1; they go
-    before what the chat shows, and those that neither names are 0. strength: of the emotion, 0..1; None is all of it.
-    Everything is checked before the text encoder is read.
+    profile: which languages are read. chat: messages of the person who speaks, see `PersonaExtractor`. traits: some of
+    the five, each -1..1; they go before what the chat shows, and those that neither names are 0. strength: of the
+    emotion, 0..1; None is all of it. Everything is checked before the text encoder is read.
     Raises PersonaError naming what cannot be used, WeightsError.
     """
     if strength is not None and emotion is None:
@@ -41,7 +52,7 @@ def conditions(
     found: dict[str, Any] = {"emotion": emotion, "strength": strength}
     shown = dict.fromkeys(TRAITS, 0.0)
     if chat is not None:
-        read = reader()(persona.check_chat(chat))
+        read = reader(profile, chat)(chat)
         shown, found["style"] = read.traits, read.text_style_emb
     if told or chat is not None:
         found["persona"] = shown | told

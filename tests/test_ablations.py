@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,6 +52,38 @@ def test_a_module_that_is_missed_is_found_and_the_rest_is_not(rows):
     assert "`secs_ecapa_clip` -0.3" in ablations.summary(found, "Modules")
 
 
+def test_gains_and_losses_of_the_variants_are_told_apart():
+    columns = ["variant", "metric", "difference", "n", "d", "p", "p_holm"]
+    lines = [
+        ("closer", "secs_ge2e_speaker", 0.02, 48, 0.5, 0.001, 0.01),
+        ("farther", "secs_ecapa_clip", -0.03, 48, -0.5, 0.001, 0.01),
+        ("clearer", "wer_capped", -0.04, 48, float("nan"), 0.001, 0.01),
+        ("garbled", "first_lost", 0.05, 48, 0.5, 0.001, 0.01),
+        ("unsure", "wer_capped", 0.06, 48, 0.2, 0.04, 0.2),
+        ("even", "wer_capped", 0.0, 48, 0.0, 0.001, 0.01),
+    ]
+    found = pd.DataFrame(lines, columns=columns)
+    told = ablations.summary(found, "All")
+    better, worse = told.partition("**The variant is better** in 2: ")[2].split(
+        "**The variant is worse** in 2: "
+    )
+    assert better.startswith("closer, `secs_ge2e_speaker` +0.020 (d = +0.50, Holm's p = 0.01); clearer, ")
+    assert "-0.040 (d is not defined" in better and "unsure" not in told
+    assert worse.startswith("farther, `secs_ecapa_clip` -0.030") and "garbled, `first_lost` +0.050" in worse
+    assert "**The variant is of the same mean** in 1: even" in told
+    assert "better**" not in ablations.summary(found.iloc[[1]], "One")
+    assert "0 hold after Holm's correction. With 48 pairs" in ablations.summary(found.iloc[[4]], "None")
+
+
+def test_every_retired_module_of_the_papers_table_is_explained_in_the_notebook():
+    notebook = nbformat.read(paths.NOTEBOOKS / "07_ablations.ipynb", as_version=4)
+    (cell,) = (cell for cell in notebook.cells if cell.source.startswith("## Retired modules"))
+    for module in ablations.RETIRED:
+        assert re.search(rf"^\* \*{re.escape(module)}\*[:,]", cell.source, re.MULTILINE | re.IGNORECASE), (
+            module
+        )
+
+
 def test_the_identity_is_counted_row_by_row(rows):
     assert ablations.identical(rows, "AM-ODE").startswith("AM-ODE: 0 of 48 rows differ")
     assert ablations.identical(rows, "SBM").startswith("SBM: 48 of 48 rows differ")
@@ -69,6 +104,11 @@ def test_true_words_that_shorten_the_speech_are_told_apart_from_those_that_do_no
     assert "the other 40 the true words have 3.0 letters where 1.0 are heard" in said
     assert "by +0.400 in the 20 that come out shorter by more than a tenth, by +0.000 in the rest" in said
     assert "rho -1.00" in said
+    one, other = (t.assign(reference_text=text) for t, text in ((ours, "Two-ten, é b."), (told, "210 É c.")))
+    assert "have 2.0 letters where 8.0 are heard" in ablations.paced(pd.concat([one, other]))
+    one["reference_text"] = "Two-ten, dr. c!"
+    other["reference_text"] = "two ten doctor c. "
+    assert ablations.paced(pd.concat([one, other])).startswith("Fewer than 6 clips")
     told["generated_seconds"] = np.linspace(1.9, 2.1, 48)
     assert "tenth" not in ablations.paced(pd.concat([ours, told]))
     assert ablations.paced(ours).startswith("Fewer than 6 clips")

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from f5_tts.model import CFM
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.modules import AttnProcessor, DiTBlock
 
@@ -43,6 +44,24 @@ def test_one_row_equals_the_official_sampler(conditioning, stack, skip):
     )  # fmt: skip
     assert ours.std() > 0.1
     torch.testing.assert_close(ours, official[0], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("conditioning", ["durations", "average", "padded"])
+@pytest.mark.parametrize("stack", [1, 2])
+def test_a_row_of_many_letters_lasts_as_long_as_in_the_official_sampler(conditioning, stack):
+    """There each letter has a frame at least, whatever the duration; what is said is spread over all that is made."""
+    model, row = tiny(conditioning, stack), item(text="cats and dogs " * 9)
+    text = row.reference_text + row.text
+    least = (len(text) + 1) * (1 if conditioning == "durations" else stack)
+    made, trajectory = model.cfm.sample(row.mel[None], [text], 120, steps=2, seed=3)
+    assert made.shape == (1, least, 100) and trajectory.shape[2] == least
+    if stack == 1:
+        official, _ = CFM.sample(model.cfm, row.mel[None], [text], 120, steps=2, seed=3)
+        torch.testing.assert_close(made, official, atol=0, rtol=0)
+    ours = model.sample([replace(row, frames=least)], steps=2)[0]
+    asked = dict(steps=2, seed=3, cfg_strength=row.cfg_strength, sway_sampling_coef=-1.0)
+    whole = model.cfm.sample(row.mel[None], [text], 120, **asked)[0][0]
+    torch.testing.assert_close(ours, whole, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("conditioning", "stack", "skip"), CASES)

@@ -181,8 +181,13 @@ def test_what_processes_alone_give_is_told():
     more = pd.concat([table(), shared.assign(utterances_per_minute=[15.0, 18.0])], ignore_index=True)
     more.loc[more["side"] == "companion", "processes"] = 2
     words = batches.told(more)
-    assert "in batches of 16 by 2 processes" in words and "2 processes that share the cores alone" in words
+    assert (
+        "in batches of 16 in each of 2 processes" in words
+        and "2 processes that share the cores alone" in words
+    )
     assert "text by text: 1.50 (bf16), 1.50 (fp32)" in words
+    assert "Like for like, in as many processes, ours makes so many times as many: 2.00 (bf16), 1.40" in words
+    assert "On 32 texts, one at a time in each of 2 processes, our" in batches.told(more.assign(batch=1))
     assert batches.ratios(more) == batches.ratios(table()) and batches.ceilings(more) == batches.ceilings(
         table()
     )

@@ -109,6 +109,23 @@ def test_a_voice_without_its_room_is_told_apart_by_voice():
     assert np.isnan(conditioning.speaker_eer(voice, rows.assign(room="r")))
 
 
+def test_targets_of_rooms_and_speakers_are_settled_by_intervals():
+    names = ["room accuracy", "times chance", "speaker EER"]
+    columns = ["part", *(f"{name}{end}" for name in names for end in ("", ", low", ", high"))]
+    whole = ["whole", 0.5, 0.45, 0.55, 4.0, 3.6, 4.4, 0.06, 0.05, 0.07]
+    timbre = ["timbre", 0.16, 0.13, 0.2, 1.27, 1.0, 1.6, 0.05, 0.04, 0.055]
+    text = conditioning.probes_text(pd.DataFrame([whole, timbre], columns=columns))
+    assert "4.00 times chance (target: at least 3, met)" in text
+    assert "1.27 times (target: at most 1.5, met by the estimate, which its interval does not settle)" in text
+    assert "(target: no worse, met by the estimates, whose intervals overlap)" in text
+    timbre[-3:] = [0.04, 0.03, 0.045]
+    assert "(target: no worse, met)" in conditioning.probes_text(
+        pd.DataFrame([whole, timbre], columns=columns)
+    )
+    timbre[-3:] = [0.08, 0.075, 0.09]
+    assert "no worse, missed)" in conditioning.probes_text(pd.DataFrame([whole, timbre], columns=columns))
+
+
 def spoken(effect: float) -> pd.DataFrame:
     """Twenty speakers; happy moves F0 and energy as trained, the rest is chance."""
     rng, lines = np.random.default_rng(0), []
@@ -134,6 +151,10 @@ def test_a_true_effect_is_found_and_none_is_not():
     assert "happy: 2 of 4" in text and "(median F0 (Hz), level (dB); target: at least 2, met)" in text
     assert "with strength 0, 0.5, 1 the mean shift of all is monotone" in text
     assert "by FiLM alone an emotion moves 2 measures" in text
+    shown = conditioning.moved_table(table)
+    assert list(shown["measure"][:4]) == list(prosody.PROSODY.values())
+    assert all("(" in unit or "per" in unit for unit in shown["measure"])  # each measure with its unit
+    assert shown.drop(columns="measure").equals(table.drop(columns="measure"))
     nothing = conditioning.moved(spoken(0.0))
     assert not (nothing["as_trained"] & (nothing["p_holm"] < 0.01)).any()
 
@@ -185,6 +206,19 @@ def test_without_weights_everything_is_empty_and_says_how_to_train(tmp_path, mon
     assert conditioning.weighed_table(weighed).empty
     for figure in (conditioning.moved_figure(moved), conditioning.weighed_figure(weighed)):
         assert "pvlib train adapters" in figure.axes[0].get_title()
+
+
+def test_axes_have_units():
+    weighed = pd.DataFrame({"utterance": ["a", "a"], "env_weight": [0.0, 1.0]}).assign(
+        **dict.fromkeys(prosody.ROOM, 1.0)
+    )
+    axes = conditioning.weighed_figure(weighed).axes
+    assert {ax.get_xlabel() for ax in axes} == {"env_weight (share of the room)"}
+    assert [ax.get_ylabel() for ax in axes] == list(prosody.ROOM.values())
+    assert all("(" in unit for unit in prosody.ROOM.values())
+    torch.manual_seed(0)
+    (ax,) = conditioning.untrained_figure(torch.randn(5, 192), bases=2).axes
+    assert ax.get_ylabel() == "pairs of clip and basis (count)" and "cosine" in ax.get_xlabel()
 
 
 def test_a_share_is_spoken_of_a_complete_study_and_two_of_another():

@@ -42,6 +42,20 @@ def test_points_have_prices_and_are_drawn():
     assert failed.empty
 
 
+def test_a_factor_that_divides_by_little_speech_is_told():
+    priced = pd.DataFrame({"system": ["f5-official", "f5-as-published"], "rtf": [0.5, 2.0]})
+    rows = pd.DataFrame(
+        {
+            "system": ["ground-truth"] * 3 + ["f5-official"] * 3 + ["f5-as-published"] * 3,
+            "generated_seconds": [3, 4, 9, 3, 4, 4.5, 0.5, 1, 9],
+        }
+    )
+    words = costs.told(priced, rows)
+    assert "`f5-as-published` says lasts under 1.00 s, of the recordings 4.00 s" in words
+    assert "factor of 2.00" in words and "about 0.50." in words and "f5-official" not in words
+    assert "at least 50% of" in costs.told(priced.head(1), rows)
+
+
 def test_guidance_has_intervals_and_says_what_is_shown():
     rng = np.random.default_rng(0)
     lines = []

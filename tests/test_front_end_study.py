@@ -163,15 +163,42 @@ def test_tables_pictures_and_sentences_of_made_up_cuts(tmp_path):
     assert beside.loc[("WebRTC 3", "end"), "difference"] == 0
     assert front_end.needed_margin(words, "start") == 100 and front_end.needed_margin(words, "end") == 0
     assert front_end.needed_margin(words.assign(reach_ms=-1000.0), "start") == np.inf
-    start, end = front_end.about_consonants(words, INFERENCE)
+    start, start_equal, end, end_equal = front_end.about_consonants(words, INFERENCE)
     assert "keeps 31%" in start and start.count("**less**") == 4 and "margin of 100 ms; it has 30 ms" in start
+    assert "and 0 ms of room noise" in start and start.count("**less**, with 41 ms of noise") == 4
     assert "keeps 100%" in end and end.count("not shown") == 4
+    assert start_equal.count("not shown (margin 140 ms)") == 4  # enough for the whole consonant
+    assert end_equal.count("not shown (margin 80 ms)") == 4 and "No margin" not in end_equal
     told = front_end.about_breaths(found, INFERENCE)
     assert (
         "at the start Silero keeps 31% of it, the others 100% to 100%; at the end Silero keeps 100%" in told
     )
     for figure in (front_end.by_level(found, margin), front_end.trade(words)):
         assert len(look.keep(figure, "front", tmp_path).data) > 3000
+
+
+def test_detectors_are_compared_at_equal_noise():
+    found, margin = made_up(), front_end.margins(INFERENCE)
+    words = found[(found["sound"] != "breath") & (found["level_db"] == 0)].reset_index(drop=True)
+    start, silero = words["side"] == "start", words["detector"] == "Silero"
+    words.loc[start & (words["detector"] == "energy"), "reach_ms"] = -50.0  # half lost, hence no noise kept
+    words.loc[start & (words["detector"] == "WebRTC 0"), "reach_ms"] = (
+        1000.0  # everything kept, noise as well
+    )
+    words.loc[words.index[start & silero][0], "reach_ms"] = np.nan  # no speech found: never any noise
+    table = front_end.at_equal_noise(words, margin).set_index(["detector", "side"])
+    own = table.loc[("WebRTC 2", "start")]
+    cut = words[start & silero]
+    wide = front_end.kept(cut, {"start": own["margin_ms"]})
+    assert wide["floor_ms"].mean() == pytest.approx(own["noise_ms"], abs=0.1) and own["noise_ms"] == 41
+    assert own["difference"] == pytest.approx(wide["share"].mean() - 1) and own["network"] < 1
+    none = table.loc[("energy", "start")]
+    assert none["noise_ms"] == 0 and none["margin_ms"] == pytest.approx(
+        98, abs=0.1
+    )  # the widest without noise
+    assert table.loc[("WebRTC 0", "start"), ["margin_ms", "difference"]].isna().all()
+    told = front_end.about_consonants(words, INFERENCE)[1]
+    assert "No margin makes it keep as much noise as WebRTC 0." in told and "against WebRTC 0" not in told
 
 
 def test_words_are_read_by_their_spelling():

@@ -96,11 +96,41 @@ def test_intervals_are_of_paired_differences_and_are_drawn():
         assert ends[0] == pytest.approx([table[f"{name}_ceag_low"][0], table[f"{name}_ceag_high"][0]])
 
 
+def test_a_random_direction_that_moves_the_mel_as_far_stands_beside():
+    lowered = {
+        ("ceag", 1.0): [0.1, 0.1, -0.1, 0.2], ("random", 1.0): [0.0, 0.0, -0.2, 0.0],
+        ("matched", 1.0): [0.0, 0.3, 0.0, 0.1],
+    }  # fmt: skip
+    rows = made_up(lowered, {("matched", 1.0): 0.5})
+    rows.loc[rows["kind"] == "matched", "strength"] *= 11
+    rows.loc[rows["kind"] == "random", "change"] /= 11
+    table = guidance.compare(rows)
+    (line,) = (line for _, line in table.iterrows())
+    assert (line["further"], line["further_matched"], line["times_matched"]) == (1.0, 0.5, pytest.approx(11))
+    assert line["further_matched_low"] < 0.5 < line["further_matched_high"]
+    assert line["lowered_matched"] == pytest.approx(0.1) and line["wer_matched"] == pytest.approx(0.5)
+    entropy, words = guidance.summary(table)
+    assert (
+        "To move the mel about as far (0.1 nats, CEAG 0.1) the random direction has to be 11 times" in entropy
+    )
+    assert "and CEAG further in 50% of utterances" in entropy and "the weaker push" in words
+    stronger = guidance.summary(
+        guidance.compare(rows.assign(change=rows["change"].where(rows["kind"] == "random", 0)))
+    )
+    assert "weaker" not in stronger[1]
+    assert "changes the word error rate by +0.250" in guidance._stronger_matched(line)
+    figure = plots.strength(table)
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "random, moves the mel as far" in told and len(told) == 4
+    assert "as far" not in guidance.summary(guidance.compare(rows[rows["kind"] != "matched"]))[0]
+
+
 def test_a_reached_target_and_an_unchanged_word_are_told():
     lowered = {("ceag", 1.0): [0.1] * 4, ("random", 1.0): [0.0] * 4}
     sentences = guidance.summary(guidance.compare(made_up(lowered, {})))
     assert len(sentences) == 2
-    assert "in 100% of 4" in sentences[0] and "is reached" in sentences[0]
+    assert "in 100% of 4" in sentences[0]
+    assert "of 90% is met by the estimate, which its interval does not settle" in sentences[0]
     assert sentences[1].startswith("CEAG leaves the word error rate where it is")
     assert "within the margin" in sentences[1]
 
@@ -131,6 +161,19 @@ def test_rows_of_a_voice(voice, requests):
     assert list(table["scale"]) == [1.0, 1000.0]
     assert table["change_ceag"].is_monotonic_increasing and table["change_ceag"].min() > 0
     assert table["lowered_ceag"].iloc[1] > table["lowered_random"].iloc[1]
+
+
+def test_the_matched_direction_moves_the_mel_as_far(voice, requests):
+    settings = [("none", 0.0), ("ceag", 1.0), ("random", 1.0), ("matched", 1.0)]
+    rows = guidance.rows(voice, requests, settings)
+    moved = rows.pivot(index="utterance", columns="kind", values=["change", "strength"])
+    change, strength = moved["change"], moved["strength"]
+    assert (change["ceag"] / change["random"]).max() > 1.2  # else there is nothing to match
+    assert change["matched"].to_numpy() == pytest.approx(change["ceag"].to_numpy(), rel=0.1)
+    times = strength["matched"] / strength["random"]
+    assert times.to_numpy() == pytest.approx((change["ceag"] / change["random"]).to_numpy())
+    with pytest.raises(ValueError, match="matched at 1 needs ceag and random at 1 before it"):
+        guidance.rows(voice, requests, [("none", 0.0), ("matched", 1.0)])
 
 
 def test_padding_without_masks_loses_the_row(voice, requests):

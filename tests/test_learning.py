@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
+import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 
 from pvlib import hub, paths
 from pvlib.config import MINI
-from pvlib.study import learning, plots
-from pvlib.study.look import keep
+from pvlib.study import learning, look, plots
 
 
 def rows(*pairs: tuple[str, str]) -> pd.DataFrame:
@@ -51,8 +54,58 @@ def test_a_falling_loss_is_told_from_a_flat_one():
         learning.trend("m", pd.DataFrame({"rate": [1.0] * 40}))
 
 
+def test_a_part_that_learnt_nothing_is_told_from_one_that_did():
+    log = pd.DataFrame({"coarse": [5.0] * 6 + [3.0] * 2, "fine": [5.0] * 6 + [math.log(256)] * 2})
+    told = learning.parts(log)
+    assert "pays ln 256 = 5.545 nats" in told and "3.000 for the coarse part (45.9% below that)" in told
+    assert "5.545 for the fine part (0.0% below that): of the fine part it **learnt almost nothing**" in told
+    both = learning.parts(log.assign(coarse=math.log(256)))
+    assert "of the coarse and the fine part it **learnt almost nothing**" in both
+    assert learning.parts(log.assign(fine=5.4)).endswith(": of both parts it learnt something.")
+    with pytest.raises(KeyError):
+        learning.parts(log[["coarse"]])
+
+
+def test_a_loss_is_named_with_its_unit_and_restarts_are_marked():
+    log = pd.DataFrame({"coarse": np.linspace(4, 3, 40), "minutes": range(40)})
+    assert "`sv2tts-vocoder`: the coarse-part loss of its last quarter" in learning.trend(
+        "sv2tts-vocoder", log
+    )
+    found = pd.DataFrame({"dev_coarse_nats": [3.0], "dev_fine_nats": 5.5, "zeros": 0.5, "minutes": 39.0})
+    upper, lower = plots.learning(
+        {"sv2tts-vocoder": log}, {"sv2tts-vocoder": found}, {"sv2tts-vocoder": [4.0, 9.0]}
+    ).axes
+    assert upper.get_ylabel() == "coarse-part loss (nat)"
+    assert lower.get_ylabel() == "on the dev split:\nunits: below"
+    for ax in (upper, lower):
+        assert [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":"] == [4.0, 9.0]
+
+
+def test_the_notebook_marks_the_restarts_of_every_model_that_it_draws(monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(plots, "learning", lambda logs, found, restarts: drawn.update(restarts))
+    monkeypatch.setattr(look, "keep", lambda *a: None)
+    notebook = nbformat.read(paths.NOTEBOOKS / "A1_how_the_models_learnt.ipynb", as_version=4)
+    known = {
+        "learning": learning,
+        "plots": plots,
+        "look": look,
+        "hub": hub,
+        "settings": MINI,
+        "figures_dir": "",
+    }
+    for cell in notebook.cells:
+        if "plots.learning(" in cell.source:
+            exec(cell.source, known)
+    assert set(drawn) == {*learning.MODELS, *learning.trained(MINI, hub.SV2TTS_NAMES)}
+    assert drawn["sv2tts-vocoder"] == learning.restarts(MINI, "sv2tts-vocoder") != []
+
+
 def test_every_embedded_model_has_its_log(tmp_path):
     names = learning.trained(MINI)
+    assert set(names) <= set(learning.LOSS_LABELS) and all(
+        label.endswith(")") for label in learning.LOSS_LABELS.values()
+    )
     assert set(learning.MODELS) <= set(names)
     overview = learning.overview(MINI).set_index("model")
     assert set(overview.index) == set(names) and (overview["calls"] >= 1).all()
@@ -71,7 +124,7 @@ def test_every_embedded_model_has_its_log(tmp_path):
         assert sorted(minutes) == minutes and all(0 <= m <= logs[name]["minutes"].max() for m in minutes)
         assert len(minutes) == hub.read_card(name, MINI)["command"].count("from step")
     assert anew["backbone"] and not anew["speaker_encoder"]
-    keep(plots.learning(logs, found, anew), "curves", tmp_path)
+    look.keep(plots.learning(logs, found, anew), "curves", tmp_path)
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 

@@ -9,17 +9,31 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+import torch
 import yaml
 
 from pvlib import config, paths, systems
 from pvlib.config import MINI
 from pvlib.metrics.wer import wer
-from pvlib.study import facts, ledger, pairs, printed, reported, statistics, sweeps, tables
+from pvlib.study import (
+    ablations,
+    checks,
+    facts,
+    ledger,
+    modality,
+    pairs,
+    printed,
+    reported,
+    statistics,
+    sweeps,
+    tables,
+)
 from pvlib.study import manifest as manifests
 from pvlib.study import rows as row_files
 from pvlib.study.claims import VERDICTS, WHO, Claim, Evidence, number
 from pvlib.study.ledger import LedgerError
 from pvlib.study.manifest import Manifest
+from pvlib.systems.f5 import official
 
 NOTHING = Evidence("mini")
 # facts that read a model of full size or another package's weights
@@ -328,6 +342,29 @@ def test_mechanisms_are_looked_at(board):
         facts.counted("sheep")
     with pytest.raises(facts.FactError, match="nothing shows"):
         facts.seen("it flies")
+
+
+def test_the_official_sway_and_the_size_of_an_emotion_are_those_of_the_paper(claims, monkeypatch):
+    names = ["sway-official-default", "emotion-embedding"]
+
+    def found() -> list[tuple[str, str]]:
+        return [
+            tuple(line)
+            for line in ledger.scoreboard(NOTHING, claims, only=names)[["verdict", "measured"]].values
+        ]
+
+    assert found() == [("supported", "-1"), ("supported", "4")]
+    monkeypatch.setattr(official(), "sway_sampling_coef", -0.5)
+    monkeypatch.setattr(facts.persona, "EMOTIONS", ("neutral", "happy", "sad"))
+    assert found() == [("contradicted", "-0.5"), ("contradicted", "3")]
+    monkeypatch.setattr(facts.persona, "emotion_embedding", lambda emotion: torch.ones(4))
+    assert np.isnan(facts.counted("size of an emotion embedding, zeros for none"))
+
+
+def test_what_the_ablations_compare_leads_to_their_notebook(claims):
+    """Systems that only notebook 07 evaluates, among those that it tests."""
+    (own,) = (claim for claim in claims if claim.id == "guidance-tuned")
+    assert own.check["other"] in ablations.variants() and own.notebook == ablations.NOTEBOOK
 
 
 def test_without_rows_nothing_is_guessed(board):
@@ -749,12 +786,29 @@ def test_short_against_long_texts(noise):
     )
 
 
+def test_a_few_at_one_end_are_no_heap(monkeypatch):
+    """Where the test of modes speaks for two, the numbers at the ends still have to."""
+    two = modality.Bimodality(150, 0.7, 0.1, 0.0002, (0.0, 1.0))
+    monkeypatch.setattr(checks.modality, "bimodality", lambda values: two)
+    claim = claim_of("bimodal", {"system": "personavoice", "metric": "wer_capped", "stratum": "overall"})
+    for ends, expected in (
+        ((30, 9, 1), "inconclusive"),
+        ((10, 20, 10), "inconclusive"),
+        ((20, 5, 15), "supported"),
+    ):
+        rates = np.repeat([0.0, 0.5, 1.0], ends)
+        assert verdict(claim, rows_of("personavoice", rates)) == expected
+
+
 def test_two_heaps(noise):
     claim = claim_of("bimodal", {"system": "personavoice", "metric": "wer_capped", "stratum": "ultra-short"})
     heaps = np.repeat(noise.permutation([0.0] * 8 + [0.5] + [1.0] * 11), 2)
     assert verdict(claim, rows_of("personavoice", heaps)) == "supported"
     assert verdict(claim, rows_of("personavoice", noise.normal(0.5, 0.1, 40))) == "inconclusive"
     assert verdict(claim, rows_of("personavoice", np.zeros(40))) == "untested"
+    few = claim_of("bimodal", {**claim.check, "metric": "secs_ecapa_clip"})
+    with pytest.raises(LedgerError, match="word error rates, not of secs_ecapa_clip"):
+        verdict(few, rows_of("personavoice", heaps))
     words = rows_of("personavoice", heaps)  # of one word nothing lies between right and wrong
     assert verdict(claim, words.assign(words=np.where(words["bucket"] == "long", 12, 1))) == "untested"
 

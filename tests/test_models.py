@@ -82,10 +82,13 @@ def lay_small(cache: Path) -> tuple[Path, Path]:
 def test_the_catalogue_names_the_seeds_models():
     assert [m.repository.rpartition("/")[2] for m in models.models()] == [
         "F5-TTS", "vocos-mel-24khz", "spkrec-ecapa-voxceleb", "whisper-large-v3-turbo", "bert-base-chinese",
+        "SpeechMOS (GitHub)", "wavlm-base-plus-sv",
     ]  # fmt: skip
     assert {m.name for m in models.models(optional=True) if m.optional} == {
-        "Qwen2.5-0.5B", "all-MiniLM-L6-v2", "UTMOS22 strong", "WavLM Base+ SV",
-    }  # fmt: skip
+        "Qwen2.5-0.5B",
+        "all-MiniLM-L6-v2",
+    }
+    assert sorted(m.proxy for m in models.MODELS if m.proxy) == sorted(PAPER.proxies)
     sources = vars(PAPER.sources)
     assert {m.part: m.repository for m in models.MODELS if m.part} == sources
     assert set(hub.REVISIONS) == set(sources.values())

@@ -31,6 +31,7 @@ from pvlib.study import (
     examples,
     listen,
     look,
+    modality,
     paper,
     pictures,
     plots,
@@ -448,6 +449,16 @@ def test_frontier_against_its_definition():
         assert sorted(map(tuple, edge.to_numpy())) == sorted(map(tuple, free.to_numpy()))
 
 
+def test_a_frontier_of_one_system_is_drawn_to_the_rims():
+    """All that lies below and right of it is beaten, also where one system alone is on the frontier."""
+    middle = {"secs_low": 0.1, "secs_high": 0.9, "wer_low": 0.1, "wer_high": 0.9}
+    points = pd.DataFrame([{"system": "personavoice", "wer": 0.2, "secs": 0.7} | middle])
+    ax = plots.plane(points).axes[0]
+    (stairs,) = (line for line in ax.lines if line.get_label() == "frontier")
+    (left, right), (bottom, _) = ax.get_xlim(), ax.get_ylim()
+    assert stairs.get_xydata().tolist() == [[0.2, bottom], [0.2, 0.7], [right, 0.7]] and left < 0.2
+
+
 def test_a_true_difference_is_shown_and_no_difference_is_not(rows):
     shown = comparisons.compare(rows, "wer_capped", "personavoice", "f5-official", "long")
     assert "0.200 lower" in shown and "**The difference is shown.**" in shown
@@ -500,6 +511,7 @@ def test_sentences_follow_the_rows(rows):
     table = conclusions.failure_table(measured)
     assert table.loc["personavoice", "overall"].startswith("12.5% [")
     assert table.loc["PersonaVoice v10.4.8 (paper)", "ultra-short"] == "63.6%"
+    assert table.loc["F5-TTS Official (paper, its estimate)", "overall"] == "~45%"  # as printed
     assert "50.0% and" not in sentence
     points = sweeps.points(rows, "secs_ge2e_speaker")
     systems = points[points["system"].isin(["personavoice", "f5-official"])]
@@ -507,6 +519,37 @@ def test_sentences_follow_the_rows(rows):
     assert sentence == (
         "On the frontier: `personavoice`. Beaten by another system in both respects: `f5-official`."
     )
+
+
+def test_the_questions_of_the_first_notebook_are_answered_from_its_table():
+    others = np.array([-0.2, 0.1, 0.5])
+    texts = ["the sky is.", "a red boat.", "we sing at night.", "one two three four five six"]
+    table = pd.DataFrame({"text": texts, "wer_capped": [0.5, 1.0, 0.5, 0.0], "secs_ecapa_clip": 0.6})
+    told = conclusions.enough(table, others)
+    assert "For the words: **3 of 4**; for the voice: **yes**." in told
+    assert "hears 3 with at most half of the words wrong, 1 without any error" in told
+    assert "4 of 4 clones are more like the clip than all of 3 other voices are (-0.200 to 0.500)" in told
+    failed = table.assign(wer_capped=1.0, secs_ecapa_clip=[np.nan, 0.5, 0.4, 0.3])
+    assert "For the words: **no**; for the voice: **no**." in conclusions.enough(failed, others)
+    assert (
+        "**Yes**, at every step: 0.750 at 3 words, 0.500 at 4 words, 0.000 at 6 words"
+        in conclusions.growing(table)
+    )
+    bent = table.assign(wer_capped=[0.5, 0.5, 0.8, 0.1])
+    assert "**From the shortest to the longest it does**, but not" in conclusions.growing(bent)
+    assert "**No**: 0.000 at 3 words" in conclusions.growing(table.assign(wer_capped=[0.0, 0.0, 0.0, 0.2]))
+    assert "cannot tell" in conclusions.growing(table.head(2))
+
+
+def test_strangers_are_one_clip_of_each_speaker(monkeypatch):
+    class Encoder:
+        def embed(self, waves):
+            return torch.stack([torch.tensor([1.0, float(np.abs(wave).mean())]) for wave in waves])
+
+    monkeypatch.setattr(examples.hub, "load_speaker_encoder", lambda profile: Encoder())
+    found = examples.strangers("mini", np.zeros(SAMPLE_RATE, np.float32))
+    whole = manifests.read("mini-test")
+    assert len(found) == whole.table["speaker"].nunique() and (found <= 1).all() and np.ptp(found) > 0
 
 
 def test_real_time_factors_are_written_in_full_on_the_axis():
@@ -540,6 +583,27 @@ def test_notebooks_and_ledger_have_one_test_of_lengths_and_of_heaps(rows):
     assert found.verdict == SUPPORTED
     assert f": two heaps ({found.measured})." in conclusions.bimodality(rows, "personavoice")
     assert conclusions.bimodality(rows, "ground-truth").endswith("between: all the same.")
+
+
+def test_a_few_broken_texts_are_no_heap(monkeypatch):
+    def told(perfect: int, between: int, broken: int, p: float) -> str:
+        rates = np.repeat([0.0, 0.5, 1.0], [perfect, between, broken])
+        own = pd.DataFrame({"system": "s", "bucket": "ultra-short", "words": 3, "wer_capped": rates})
+        found = modality.Bimodality(len(rates), 0.7, 0.1, p, ())
+        monkeypatch.setattr(conclusions.modality, "bimodality", lambda values: found)
+        return conclusions.bimodality(own, "s").partition(" between: ")[2]
+
+    assert told(105, 43, 2, 0.02).startswith(
+        "more than one mode, but 2 at one end are no heap, so not two heaps ("
+    )
+    assert told(64, 56, 30, 0.02).startswith(
+        "more than one mode, but no fewer lie between, so not two heaps ("
+    )
+    assert told(64, 6, 80, 0.02).startswith("two heaps (coefficient 0.700, one mode: p = 0.020)")
+    assert told(64, 6, 80, 0.2).startswith(
+        "two heaps by their numbers, but more than one mode is not shown ("
+    )
+    assert told(64, 56, 30, 0.2).startswith("no two heaps are shown (")
 
 
 def test_examples_are_chosen_by_rule(rows):

@@ -131,6 +131,7 @@ FLOORS = {
             "config paths audio",
             "oes film laag ceag persona persona_words retired durations alignment convolution attention text",
             "backbone vocoder recognizer speaker text_encoder adapters frontend hub fetch models",
+            "persona_chinese",
             "voice wishes dialogue",
             "systems metrics",
             "dashboard",

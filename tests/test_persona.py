@@ -367,10 +367,12 @@ def test_pictures_draw_what_they_are_given():
     table = personas.auc_table(scores)
     assert (table["auc"] == 1).all() and len(table) == 3 * 6
     assert "is met" in personas.conclusion(table) and "missed" not in personas.conclusion(table)
-    worse = table.assign(auc=0.5)
-    assert personas.conclusion(worse).count("is missed") == 2
+    worse = table.assign(auc=0.5, low=0.4, high=0.6)
+    assert personas.conclusion(worse).count("is missed.") == 2
     unsure = personas.conclusion(table.assign(low=0.6))
     assert unsure.count("is met by the estimate, which its interval does not settle") == 2
+    doubted = personas.conclusion(worse.assign(low=0.4, high=0.9))
+    assert doubted.count("is missed by the estimate, which its interval does not settle") == 2
     scores["openness trait"] += 0.4 * ((scores["trait"] == "neuroticism") & (scores["pole"] == "low"))
     assert "chats about neuroticism are 0.40 apart on openness" in personas.spill(scores)
     assert "on their own traits chats are 1.00 to 1.00 apart" in personas.spill(scores)

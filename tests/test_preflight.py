@@ -27,10 +27,14 @@ def test_all_that_is_missing_is_told_at_once_with_the_commands_in_order(bare):
     with pytest.raises(preflight.NotReady) as stop:
         preflight.check(PAPER)
     told = str(stop.value)
-    for part in ("backbone", "vocoder", "speaker_encoder", "recognizer"):
-        (model,) = (model for model in models.MODELS if model.part == part)
-        assert f"{model.name}, {model.purpose} ({model.size / 1e9:.2f} GB): nothing of it is here" in told
-    assert "Qwen" not in told and "UTMOS" not in told  # nothing reads these to make a row
+    for part in ("backbone", "vocoder", "speaker_encoder", "recognizer", "utmos", "sim_o"):
+        (model,) = (model for model in models.MODELS if part in (model.part, model.proxy))
+        [line] = [
+            line for line in told.splitlines() if line.strip().startswith(f"{model.name}, {model.purpose}")
+        ]
+        assert f"({model.size / 1e9:.2f} GB" in line and line.endswith("): nothing of it is here")
+        assert (str(models.folder(model)) in line) == bool(model.url)
+    assert "Qwen" not in told and "BERT" not in told  # nothing needs these to make a row
     assert str(bare / "libritts-test.csv") in told and "git checkout" not in told
     lines = [line.strip() for line in told.splitlines()]
     commands = [line.partition("#")[0].strip() for line in lines if line.startswith("pvlib")]
@@ -38,8 +42,14 @@ def test_all_that_is_missing_is_told_at_once_with_the_commands_in_order(bare):
     for command in commands:
         cli.parser().parse_args(command.split()[1:])
     (size,) = re.findall(r"models download +# ([\d.]+) GB", told)
-    needed = sum(model.size for model in models.models() if model.part)
+    needed = sum(model.size for model in models.models())  # the command fetches all that are required
     assert float(size) == pytest.approx(needed / 1e9, abs=0.06)
+
+
+def test_who_only_clones_needs_no_judges(bare):
+    with pytest.raises(preflight.NotReady) as stop:
+        preflight.check(PAPER, test_set=False)
+    assert "F5-TTS" in str(stop.value) and "UTMOS" not in str(stop.value) and "WavLM" not in str(stop.value)
 
 
 def test_only_what_is_missing_is_asked_for(bare, monkeypatch):

@@ -14,7 +14,7 @@ import torch
 from babble import babble
 from tiny import TINY, Encoder, Recogniser
 
-from pvlib import audio, backbone, cli, laag, paths, systems
+from pvlib import audio, backbone, cli, hub, laag, paths, systems
 from pvlib.config import MINI, PAPER, ConfigError, Inference
 from pvlib.study import ablations, evaluate, launch, ledger, manifest, plots, reproduce, short_texts, sweeps
 from pvlib.systems.base import Request
@@ -329,8 +329,33 @@ def test_a_backbone_of_padded_text_is_asked_the_same_where_there_is_one():
         assert len(compared) == 2 * (len(short_texts.PAIRS) + len(short_texts.PADDED_PAIRS))
         told = short_texts.conditioning(compared)
         assert verdict in told and rest in told and f"to {at_truth / 200:.1%}" in told
+        met = "**the condition for the paper's word *architectural* is met**"
+        assert (met in told) == (rest == "fails more") != ("*architectural* is **not met**" in told)
     named = list(short_texts.rates(made_up(failing)).index)
     assert named == [name for name in short_texts.NAMES if name in failing]
+
+
+def test_what_the_backbones_learnt_is_read_off_their_cards(monkeypatch):
+    real = short_texts.training("mini")
+    wer = [hub.read_card(name, MINI)["quality"]["wer_dev"] for name in (hub.BACKBONE_PADDED, "backbone")]
+    assert f"error rates are {wer[0]:.3f} and {wer[1]:.3f}: " in real
+
+    def told(seconds: float, wer: float) -> str:
+        cards = {hub.BACKBONE_PADDED: (seconds, wer), "backbone": (600.0, 0.2)}
+        monkeypatch.setattr(
+            hub,
+            "read_card",
+            lambda name, _: {"seconds": cards[name][0], "quality": {"wer_dev": cards[name][1]}},
+        )
+        return short_texts.training("mini")
+
+    assert "for 5 minutes, ours for 10" in told(300, 0.4) and "**less time and less clear speech**" in told(
+        300, 0.4
+    )
+    assert "no less time, but **less clear speech**" in told(900, 0.4)
+    assert "**speech no less clear**" in told(300, 0.2) and "**speech no less clear**" in told(900, 0.1)
+    monkeypatch.setattr(hub, "weights_path", lambda name, profile: paths.DATA / "none")
+    assert short_texts.training("mini").endswith("one has no weights.")
 
 
 def test_a_system_that_needs_no_length_stands_beside_where_there_is_one():

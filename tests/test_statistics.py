@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -41,6 +43,16 @@ def test_pairs_without_a_difference_are_ranked():
     a = np.array([0.0, 0, 0, 1, -2, 3, 4, 5, 6, 7])
     ranks = scipy.stats.rankdata(np.abs(a))
     assert stats.wilcoxon(a, np.zeros(10)).statistic == min(ranks[a > 0].sum(), ranks[a < 0].sum())
+
+
+@pytest.mark.parametrize("n", [13, 14])
+def test_a_few_pairs_with_ties_and_zeros_are_tested_over_all_signs(n):
+    a = np.array([1.0, 1, -1, 2, 0, 3, 3, 0, 1, 2, -2, 4, 4, 5])[:n]
+    ranks = np.where(a != 0, scipy.stats.rankdata(np.abs(a)), 0)
+    found = stats.wilcoxon(a, np.zeros(n))
+    sums = np.array(list(itertools.product((0, 1), repeat=n))) @ ranks
+    over_all = np.mean(np.minimum(sums, ranks.sum() - sums) <= found.statistic)
+    assert (found.p == pytest.approx(over_all, abs=1e-12)) == (n <= 13)
 
 
 def test_effect_sizes_of_lakens():
@@ -132,6 +144,43 @@ def test_tails_of_effects_far_out():
     a, b = rng.normal(5, 0.1, 200), rng.normal(0, 0.1, 200)
     d = stats.cohens_d(a, b)
     assert d.low < d.value < d.high and stats.equivalence(a, b, 0.2).p == 1
+
+
+def test_the_bootstrap_of_a_median_resamples_speakers():
+    """With a value per speaker it is the plain bootstrap, which scipy can do itself; one wild value moves nothing."""
+    values = np.random.default_rng(0).normal(size=41)
+    found = stats.cluster_bootstrap_median(values, [str(k) for k in range(41)], resamples=20_000)
+    theirs = scipy.stats.bootstrap((values,), np.median, n_resamples=20_000, method="percentile", rng=1)
+    ends = (theirs.confidence_interval.low, theirs.confidence_interval.high)
+    assert found.value == np.median(values) and (found.n, found.clusters) == (41, 41)
+    assert (found.low, found.high) == pytest.approx(ends, abs=0.05)
+    wild = np.append(values, 1e6)
+    assert stats.cluster_bootstrap_median(wild, [str(k) for k in range(42)]).high < 1
+    alike = stats.cluster_bootstrap_median([1.0, 2.0, 3.0] * 2, ["a"] * 3 + ["b"] * 3)
+    assert (alike.low, alike.high) == (2, 2)  # whole speakers are drawn, and both are the same
+    for values, clusters, told in (
+        ([1.0], ["a", "b"], "labels"),
+        ([], [], "nothing to estimate"),
+        ([np.nan], ["a"], "not finite"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            stats.cluster_bootstrap_median(values, clusters)
+
+
+def test_a_target_is_settled_only_where_the_whole_interval_is_on_one_side():
+    unsettled = " by the estimate, which its interval does not settle"
+    for relation, sign in (("at least", 1), ("at most", -1)):
+        for ends, told in {
+            (3, 2, 4): "met",
+            (2, 2, 4): "met",
+            (3, 1, 4): "met" + unsettled,
+            (1, 0, 3): "missed" + unsettled,
+            (1, 0, 1.5): "missed",
+        }.items():
+            value, *interval = (sign * end for end in ends)
+            assert stats.against_target(value, min(interval), max(interval), sign * 2, relation) == told
+    with pytest.raises(ValueError, match="at least or at most"):
+        stats.against_target(1, 0, 2, 1, "about")
 
 
 def test_the_paired_bootstrap_is_that_of_the_differences():
@@ -263,6 +312,21 @@ def test_two_heaps_are_told_from_one():
     for values in ([1.0, 1.0, 1.0, 1.0], [0.0, 1.0], [0.0, 1.0, np.nan, 0.5]):
         with pytest.raises(ValueError):
             modality.bimodality(values)
+
+
+@pytest.mark.parametrize(
+    ("perfect", "between", "broken", "heap", "two"),
+    [
+        (5, 4, 13, True, True),
+        (105, 43, 2, False, False),
+        (148, 0, 2, False, False),
+        (64, 56, 30, True, False),
+    ],
+)
+def test_a_heap_is_a_tenth_of_all_and_two_have_fewer_between(perfect, between, broken, heap, two):
+    at = modality.ends([0.0] * perfect + [0.8] * between + [1.0] * broken)
+    assert (at.perfect, at.between, at.broken) == (perfect, between, broken)
+    assert (at.heap, at.two) == (heap, two)
 
 
 def test_the_smallest_p_of_two_heaps_outlives_a_family_of_tests():

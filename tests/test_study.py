@@ -675,6 +675,30 @@ def test_verify_looks_at_every_part_of_the_record(place, monkeypatch):
     assert report.agreeing == 25 and not report.ok
 
 
+def test_the_noise_of_a_mean_is_foretold_by_its_utterances():
+    """Many studies from other noise: their means spread as far as three draws of each utterance foretell."""
+    rng, n = np.random.default_rng(0), 400
+    easy, own = rng.normal(0, 1, n), rng.uniform(0.1, 0.5, n)
+    draws = easy + own * rng.normal(size=(2000, n))
+    names = [f"u{k}" for k in range(n)]
+    rows = pd.concat(
+        [
+            pd.DataFrame({"utterance": names, "try": k, "bucket": "long", "wer": draws[k], "system": "hum"})
+            for k in range(3)
+        ]
+    )
+    found = seeds.of_the_noise(rows, "wer", "overall")
+    assert found == pytest.approx(draws.mean(axis=1).std(), rel=0.1)
+    lost = rows.assign(
+        wer=np.where(rows["utterance"] == "u0", rows["try"], 0.0)
+    )  # 0, 1, 2: lost with two of three
+    assert seeds.of_the_noise(lost, "cfr", "long") == pytest.approx(np.std([0, 1, 1], ddof=1) / n)
+    gap = rows.assign(wer=rows["wer"].where((rows["utterance"] != "u0") | (rows["try"] > 0)))
+    without = seeds.of_the_noise(rows[rows["utterance"] != "u0"], "wer", "long")
+    assert seeds.of_the_noise(gap, "wer", "long") == pytest.approx(without)
+    assert np.isnan(seeds.of_the_noise(rows, "wer", "ultra-short"))
+
+
 def test_a_share_is_said_again_of_a_complete_study_and_two_of_another():
     assert [seeds.size(config.MINI, n) for n in (1, 40, 200)] == [1, 2, 20]
 
@@ -698,8 +722,8 @@ def test_other_seeds_are_rows_of_their_own_and_verified(place, monkeypatch):
     by_hand = rows[rows["bucket"] == "long"].groupby("try")["wer"].mean()
     assert [errors[f"seed +{k}"] for k in range(3)] == pytest.approx(by_hand.tolist())
     assert errors["sd"] == pytest.approx(np.std(by_hand, ddof=1))
-    assert "about 25%" in seeds.by_seed_text(table.assign(sd=1.0, se=2.0), "hum")
-    assert "about 100%" in seeds.by_seed_text(table.assign(sd=1.0, se=0.5), "hum")
+    assert "about 25%" in seeds.by_seed_text(table.assign(sd=0.0, noise=1.0, se=2.0), "hum")
+    assert "about 100%" in seeds.by_seed_text(table.assign(sd=0.0, noise=1.0, se=0.5), "hum")
     assert "pvlib evaluate --seeds" in seeds.by_seed_text(seeds.by_seed(None))
     kept = [row_files.committed(f"mini/seed-{number}")["seed"] for number in (1, 2)]
     own = row_files.committed("mini")["seed"]
@@ -1264,6 +1288,11 @@ def test_seeds_follow_the_manifests_own_and_the_spread_is_the_one_of_the_rows(pl
     assert table.loc["long", "sd"] == pytest.approx(np.std([0, 1, 0, 1], ddof=1))  # pitches 1 Hz apart
     assert table.loc["long", "lowest"] <= table.loc["long", "wer"] <= table.loc["long", "highest"]
     assert "missed" in seeds.spread_text(seeds.spread(rows), 4)
+    for line, told in (
+        ({"sd": 0.04, "low": 0.03, "high": 0.045}, "target: at most 0.05, met)"),
+        ({"sd": 0.04, "low": 0.03, "high": 0.06}, "met by the estimate, which its interval does not settle)"),
+    ):
+        assert told in seeds.spread_text(seeds.spread(rows).assign(**line), 4)
 
 
 def test_the_first_seed_costs_nothing_after_the_study(place):

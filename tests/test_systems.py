@@ -79,6 +79,8 @@ def test_systems_are_made_by_name_with_variants():
         "personavoice@stairs=3",
         "personavoice@steps=0",
         "personavoice@",
+        "personavoice@steps=8,steps=16",
+        "personavoice@steps=8)(cfg_strength=2.0",
         "f5-official@steps='x'",
     ):
         with pytest.raises(ConfigError):

@@ -288,6 +288,16 @@ def test_monotone_speech_is_told_from_lively_speech(request_of):
     table = three_networks.prosody_table(three_networks.Spoken(requests, results, {}))
     assert (table["pitch"] < table["true pitch"]).all() and len(table) == 3
     assert "**less** than the truth" in three_networks.prosody(table, "")
+    often = pd.concat([table.assign(utterance=f"u{k}", speaker=f"s{k}") for k in range(6)])
+    octave = pd.concat(
+        [often, often.head(3).assign(speaker="s9", pitch=60.0)]
+    )  # the tracker lost one speaker
+    assert octave["pitch"].mean() > octave["true pitch"].mean()
+    told = three_networks.prosody(octave, "")
+    assert "**less** than the truth" in told and f"by {octave['pitch'].median():.2f} semitones" in told
+    assert (
+        f"median difference {(octave['pitch'] - octave['true pitch']).median():+.2f} (95 % interval -" in told
+    )
     halved = table.assign(seconds=table["true seconds"] * [0.5, 0.8, 1.1])
     assert three_networks.pace(halved, "").endswith(
         "0.80 times as long as its true recording (median of 3; the middle half 0.65 to 0.95); 67% are shorter than "

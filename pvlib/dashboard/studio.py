@@ -188,7 +188,11 @@ class Studio:
         self._resolved(settings)
         with self._alone(), _told(order) as told:
             wish = wishes.conditions(
-                chat=order.chat, traits=order.traits, emotion=order.emotion, strength=order.strength
+                self.profile,
+                chat=order.chat,
+                traits=order.traits,
+                emotion=order.emotion,
+                strength=order.strength,
             )
             if wish or any(name in settings for name in ADAPTED):
                 settings.setdefault("use_adapters", True)
@@ -217,7 +221,7 @@ class Studio:
         persona.check_recalls(recalls or {})
         persona.check_chat(chat)
         with self._alone():
-            found = wishes.reader()(chat, recalls)
+            found = wishes.reader(self.profile, chat)(chat, recalls)
         return {
             "traits": found.traits,
             "sentences": found.sentences,

@@ -6,6 +6,7 @@ A variant is one configuration. Its short name stands in `data/claims.yaml`, so 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from scipy import stats
 
 from pvlib import systems
 from pvlib.config import Profile, get_profile
+from pvlib.metrics import wer
 from pvlib.metrics.judges import Panel
 from pvlib.study import ledger, reported, statistics
 from pvlib.study import manifest as manifests
@@ -52,10 +54,12 @@ SPREAD = (
 WITH_ADAPTERS = "with adapters"
 ADAPTERS = ("without OES", "env_weight 1", "without FiLM", "without FiLM gate")  # against `WITH_ADAPTERS`
 METRICS = ("secs_ecapa_clip", "wer_capped")
+MORE_IS_BETTER = ("secs", "dnsmos")  # how the names of such metrics begin; of the others less is
 CRITERION = 0.1  # |d| that the paper asks of a module
 
 SHARE = 8  # one utterance in so many of a complete study is ablated: there are many variants
 SHORTER = 0.9  # times as long: by more than a tenth
+LETTER = r"[^\W\d_]"  # spaces and marks are none
 QUICK = 1  # utterances of another: too few for a test, enough to see and hear each variant at work
 
 
@@ -233,22 +237,33 @@ def claims(
 
 
 def summary(found: pd.DataFrame, name: str) -> str:
-    """One sentence: which variants of a table differ from the pipeline after Holm's correction. name: of the table."""
+    """Which variants of a table differ from the pipeline after Holm's correction, gains and losses apart.
+
+    A gain is the variant's: more similarity (`MORE_IS_BETTER`) or fewer errors. name: of the table.
+    """
     tested = found.dropna(subset=["p"])
     if tested.empty:
         return f"{name}: fewer than {LEAST} pairs, so nothing is tested; take more utterances."
     n, least = int(tested["n"].min()), statistics.detectable(int(tested["n"].min()))
     shown = tested[tested["p_holm"] < statistics.ALPHA]
-    words = "; ".join(
-        f"{line.variant}, `{line.metric}` {line.difference:+.3f} "
-        f"({'d is not defined' if np.isnan(line.d) else f'd = {line.d:+.2f}'}, Holm's p = {line.p_holm:.3g})"
-        for line in shown.itertuples()
+    sign = shown["metric"].str.startswith(MORE_IS_BETTER).map({True: 1, False: -1})
+    gain = shown["difference"] * sign
+    groups = {"better": shown[gain > 0], "worse": shown[gain < 0], "of the same mean": shown[gain == 0]}
+    words = "".join(
+        f" **The variant is {how}** in {len(own)}: {'; '.join(_told(line) for line in own.itertuples())}."
+        for how, own in groups.items()
+        if len(own)
     )
     return (
-        f"{name}: of {len(tested)} paired tests {len(shown)} hold after Holm's correction"
-        f"{': ' + words if words else ''}. With {n} pairs an effect below |d| = {least:.2f} is missed more often than "
-        f"one time in five, and the paper's criterion is {CRITERION}."
+        f"{name}: of {len(tested)} paired tests {len(shown)} hold after Holm's correction.{words} With {n} pairs an "
+        f"effect below |d| = {least:.2f} is missed more often than one time in five, and the paper's criterion is "
+        f"{CRITERION}."
     )
+
+
+def _told(line: Any) -> str:
+    effect = "d is not defined" if np.isnan(line.d) else f"d = {line.d:+.2f}"
+    return f"{line.variant}, `{line.metric}` {line.difference:+.3f} ({effect}, Holm's p = {line.p_holm:.3g})"
 
 
 def identical(rows: pd.DataFrame, short: str, other: str = SYSTEM) -> str:
@@ -269,8 +284,9 @@ def paced(rows: pd.DataFrame) -> str:
     """What being told the clip's true words does to the length of what is made, and with it to its words; sentences.
 
     The rule of durations takes the clip's letters for all that its second holds. True words hold more letters than can
-    be heard where the clip's edges cut them. Compared are utterances that both systems spoke: where what was heard is
-    what was said, and where it is not; there Spearman's rank correlation of the change in length with that in WER.
+    be heard where the clip's edges cut them. Compared are utterances that both systems spoke: where the words heard are
+    those said, as `wer.normalise` counts words, and where they are not; there Spearman's rank correlation of the change
+    in length with that in WER.
     """
     names = system_of()
     told, own = (
@@ -279,8 +295,8 @@ def paced(rows: pd.DataFrame) -> str:
     )
     both = told.index.intersection(own.index)
     told, own = told.loc[both], own.loc[both]
-    heard, said = (_letters(table["reference_text"]) for table in (own, told))
-    other = heard != said
+    heard, said = own["reference_text"], told["reference_text"]
+    other = heard.map(wer.normalise) != said.map(wer.normalise)
     if other.sum() < LEAST:
         return f"Fewer than {LEAST} clips are heard otherwise than they were said, so nothing is compared."
     harm = told["wer_capped"] - own["wer_capped"]
@@ -290,9 +306,9 @@ def paced(rows: pd.DataFrame) -> str:
     sentences = [
         f"In {(~other).sum()} of {len(both)} clips the words heard are the true ones, and WER changes by "
         f"{harm[~other].sum() / max(1, (~other).sum()):+.3f}.",
-        f"In the other {other.sum()} the true words have {said[other].str.len().mean():.1f} letters where "
-        f"{heard[other].str.len().mean():.1f} are heard, the speech made is {longer[other].median():.2f} times as long "
-        f"(median), and WER changes by {harm[other].mean():+.3f}.",
+        f"In the other {other.sum()} the true words have {said[other].str.count(LETTER).mean():.1f} letters "
+        f"where {heard[other].str.count(LETTER).mean():.1f} are heard, the speech made is "
+        f"{longer[other].median():.2f} times as long (median), and WER changes by {harm[other].mean():+.3f}.",
     ]
     if 0 < shorter.sum() < other.sum():
         sentences.append(
@@ -305,7 +321,3 @@ def paced(rows: pd.DataFrame) -> str:
             f"Change in length against change in WER: Spearman's rho {rank.statistic:+.2f}, p = {rank.pvalue:.2g}.",
         ]
     )
-
-
-def _letters(texts: pd.Series) -> pd.Series:
-    return texts.str.lower().str.replace(r"[^a-z ]", "", regex=True).str.strip()

@@ -273,8 +273,14 @@ def strata(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Fin
 
 
 def bimodal(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
-    """Whether the utterances of a stratum fall into two heaps; texts of one word are left out."""
+    """Whether the utterances of a stratum fall into two heaps, right or lost; texts of one word are left out.
+
+    That takes more than one mode (`modality.bimodality`), a heap at either end and fewer between (`modality.ends`).
+    Raises ValueError on a metric that is no word error rate.
+    """
     check = claim.check
+    if check["metric"] not in ("wer", "wer_capped"):
+        raise ValueError(f"heaps are counted of word error rates, not of {check['metric']}")
     rows, lacking = _rows_of(evidence, [check["system"]])
     if lacking:
         return lacking
@@ -286,12 +292,13 @@ def bimodal(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Fi
         return Finding(
             UNTESTED, evidence=f"all {len(values)} values of {check['metric']} are {values.iloc[0]:g}"
         )
-    found = modality.bimodality(values)
+    found, at = modality.bimodality(values), modality.ends(values)
+    modes = ", ".join(f"{mode:.2f}" for mode in found.modes)
     detail = (
-        f"{check['system']}, {check['metric']}, {check['stratum']}, n = {found.n}; heaps near "
-        + ", ".join(f"{mode:.2f}" for mode in found.modes)
+        f"{check['system']}, {check['metric']}, {check['stratum']}, n = {found.n}; modes near {modes}; {at.perfect} "
+        f"perfect, {at.broken} above {modality.BROKEN}, {at.between} between"
     )
-    return Finding(SUPPORTED if found.two else INCONCLUSIVE, str(found), detail, found.p)
+    return Finding(SUPPORTED if found.two and at.two else INCONCLUSIVE, str(found), detail, found.p)
 
 
 def speed(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) -> Finding:
@@ -450,7 +457,7 @@ KINDS: dict[str, Kind] = {
         bimodal,
         ("system", "metric", "stratum"),
         ("texts",),
-        "two modes of {metric} of {system}, {stratum} texts",
+        "two heaps of {metric} of {system}, {stratum} texts: more than one mode, and fewer between than at either end",
     ),
     "speed": Kind(
         speed, ("one", "other", "expect"), (), "real-time factor of {one} to be {expect} than of {other}"

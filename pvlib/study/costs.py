@@ -18,6 +18,9 @@ from pvlib.study.architecture import parameters_of
 from pvlib.systems.sv2tts.encoder import Resemblyzer
 from pvlib.systems.sv2tts.system import SV2TTSSystem
 
+TRUTH = "ground-truth"
+SHORT = 0.5  # of the recordings' median duration
+
 
 def parameters(system: str, profile: Profile | str) -> int:
     """How many numbers stand in the weight files that a system reads, and in the encoder that a package brings it.
@@ -30,6 +33,26 @@ def parameters(system: str, profile: Profile | str) -> int:
     if isinstance(own, SV2TTSSystem):
         found += parameters_of(Resemblyzer().network)
     return found
+
+
+def told(priced: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """In words: whose real-time factor is high because little speech comes out, less than SHORT of the recordings.
+
+    priced: of `points`; rows: of `evaluate`, ground truth among them.
+    """
+    spoken = rows.groupby("system")["generated_seconds"].median()
+    true = spoken[TRUTH]
+    found = [
+        f"Half of what `{one.system}` says lasts under {spoken[one.system]:.2f} s, of the recordings {true:.2f} s. "
+        f"Its real-time factor of {one.rtf:.2f} divides by the former; by the latter it would be about "
+        f"{one.rtf * spoken[one.system] / true:.2f}."
+        for one in priced.itertuples()
+        if spoken[one.system] < SHORT * true
+    ]
+    return " ".join(found) or (
+        f"All systems that were timed say at least {SHORT:.0%} of what the recordings last, so their real-time factors "
+        "divide by like speech."
+    )
 
 
 @cache

@@ -27,6 +27,7 @@ from pvlib import hub, paths, systems
 from pvlib.audio import SAMPLE_RATE
 from pvlib.config import Inference, Profile, get_profile
 from pvlib.metrics.judges import Exhibit, Judges, Panel
+from pvlib.metrics.proxies import panel
 from pvlib.study import compiled
 from pvlib.study import manifest as manifests
 from pvlib.study import rows as row_files
@@ -141,7 +142,7 @@ def shared_judges(profile: Profile, device: torch.device | str | None = None) ->
 
 @lru_cache(maxsize=2)
 def _judges(profile: Profile, device: str) -> Judges:
-    return Judges(profile, device)
+    return panel(profile, device)
 
 
 def working(system: System, judges: Panel, profile: Profile) -> row_files.Working:

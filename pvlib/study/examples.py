@@ -10,7 +10,7 @@ import torch
 
 from pvlib import audio, hub, systems
 from pvlib.audio import AudioError
-from pvlib.config import Profile, get_profile
+from pvlib.config import MINI, Profile, get_profile
 from pvlib.metrics import dnsmos
 from pvlib.study import manifest as manifests
 from pvlib.study.manifest import Manifest, ManifestError
@@ -39,6 +39,19 @@ def worst(rows: pd.DataFrame, system: str, count: int = 4, stratum: str = "overa
     """The rows of a system with the highest word error rate, the worst first; of equals the shortest text first."""
     own = in_stratum(rows[rows["system"] == system], stratum)
     return own.sort_values(["wer", "words", "utterance"], ascending=[False, True, True]).head(count)
+
+
+def strangers(profile: Profile | str, clip: np.ndarray) -> np.ndarray:
+    """Similarity of a clip to one clip of each speaker of the embedded test set, by the profile's ECAPA-TDNN: (n,).
+
+    clip: (s,) at 24 kHz, of none of them. What a clone has to be above. Raises WeightsError, ManifestError.
+    """
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    others = manifests.read(MINI.manifest)
+    one_each = others.sample().drop_duplicates("speaker").reset_index(drop=True)
+    encoder = hub.load_speaker_encoder(profile)
+    heard = encoder.embed([clip, *(request.clip for request in others.requests(one_each))]).float().cpu()
+    return torch.cosine_similarity(heard[1:], heard[:1]).numpy()
 
 
 def requests(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from pvlib import audio, ceag, config, frontend, laag, persona
 from pvlib.film import FiLM
 from pvlib.oes import EMBEDDING_DIM, OES
-from pvlib.study import manifest, reported
+from pvlib.study import endpoints, manifest, measure, reported
 from pvlib.study.architecture import parameters_of
 
 PROFILE = "paper"  # sizes are those of the official weights
@@ -71,7 +72,7 @@ def _ge2e() -> Any:
 
 
 def _speaker_embeddings(n: int = 8) -> torch.Tensor:
-    return torch.randn(n, EMBEDDING_DIM, generator=torch.Generator().manual_seed(0))
+    return _numbers((n, EMBEDDING_DIM))
 
 
 def _persona_sizes() -> float:
@@ -79,6 +80,18 @@ def _persona_sizes() -> float:
     one = persona.persona_embedding(dict.fromkeys(config.TRAITS, 1.0))
     other = persona.text_style_embedding(["Any message will do."], torch.ones(EMBEDDING_DIM))
     return len(one) if len(one) == len(other) else float("nan")
+
+
+def _emotion_size() -> float:
+    """Numbers of an emotion embedding; NaN where no emotion has another number of them or is not zeros."""
+    none, some = persona.emotion_embedding(None), persona.emotion_embedding(persona.EMOTIONS[-1])
+    return len(some) if len(none) == len(some) and not none.any() and some.any() else float("nan")
+
+
+def _official_sway() -> float:
+    from pvlib.systems import f5
+
+    return f5.official().sway_sampling_coef
 
 
 COUNTS: dict[str, Callable[[], float]] = {
@@ -91,6 +104,8 @@ COUNTS: dict[str, Callable[[], float]] = {
     "columns of the environment basis": lambda: OES().basis().shape[1],
     "retired modules": lambda: reported.read("retired_modules")["system"].nunique(),
     "size of a persona embedding and of a text style embedding": _persona_sizes,
+    "size of an emotion embedding, zeros for none": _emotion_size,
+    "sway coefficient of F5-TTS's inference by default": _official_sway,
     "size of a GE2E embedding": lambda: _ge2e().linear.out_features,
 }
 
@@ -234,6 +249,48 @@ def _voice_beside_text() -> tuple[bool, str]:
     )
 
 
+def _chinese_reader() -> tuple[bool, str]:
+    from pvlib.persona_chinese import BilingualExtractor
+
+    read: dict[str, list[str]] = {"English": [], "Chinese": []}
+
+    def encoder(name: str, width: int) -> Callable[[Any], torch.Tensor]:
+        def encode(texts: Any) -> torch.Tensor:
+            read[name] += texts
+            return torch.nn.functional.normalize(_numbers((len(texts), width)), dim=-1)
+
+        return encode
+
+    extractor = BilingualExtractor(encoder("English", 384), encoder("Chinese", 768))
+    for texts in read.values():
+        texts.clear()  # the anchors
+    extractor.batch(["Bring everyone along!", "把大家都叫来吧！"])
+    good = config.PAPER.reads_chinese and read == {
+        "English": ["Bring everyone along!"],
+        "Chinese": ["把大家都叫来吧！"],
+    }
+    where = "; in the profile mini all-MiniLM-L6-v2 reads English, and of Chinese the lexicon alone speaks"
+    return (
+        good,
+        f"a Chinese chat goes to the Chinese encoder of the profile {config.PAPER.name}: {good}{where}",
+    )
+
+
+def _numbers(shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def _evaluator() -> tuple[bool, str]:
+    from pvlib.metrics.proxies import ProxyVerdict
+
+    judged = {field.name for field in fields(ProxyVerdict)} & set(measure.METRICS) | set(config.PAPER.proxies)
+    wanted = {"secs_ecapa_clip", "wer", "utmos", "sim_o"}  # seconds are on every row
+    return (
+        wanted <= judged,
+        f"the profile {config.PAPER.name} is judged by {', '.join(sorted(judged))}, and timed",
+    )
+
+
 PROPERTIES: dict[str, Callable[[], tuple[bool, str]]] = {
     "an untrained FiLM is the identity": _film_identity,
     "FiLM is off for one chunk and on for more": _film_gate,
@@ -251,4 +308,6 @@ PROPERTIES: dict[str, Callable[[], tuple[bool, str]]] = {
     "the GE2E encoder is recurrent": _recurrent,
     "a GE2E embedding is the mean of its windows": _partials,
     "the voice stands beside every character that the decoder reads": _voice_beside_text,
-}
+    "Chinese messages are read with bert-base-chinese": _chinese_reader,
+    "the profile paper is judged by SECS, WER, UTMOS, RTF and SIM-o": _evaluator,
+} | endpoints.PROPERTIES

@@ -57,6 +57,8 @@ STYLES = {  # colour and marker of each detector
     "WebRTC 3": ("#d55e00", "v"),
 }
 MARGINS_MS = (0, 10, 20, 30, 50, 75, 100, 150, 200)
+WIDEST_MS = 1000.0  # of a margin on either side of nothing: beyond it lies no clip
+NEAR_MS = 1.0  # nearer amounts of noise are equal
 
 
 @dataclass(frozen=True, eq=False)
@@ -319,6 +321,44 @@ def beside_network(words: pd.DataFrame, margin: dict[str, float]) -> pd.DataFram
     return pd.DataFrame(lines)
 
 
+def at_equal_noise(words: pd.DataFrame, margin: dict[str, float]) -> pd.DataFrame:
+    """`beside_network` with the network's margin chosen so that it keeps as much room noise as the other detector.
+
+    The others have the given margins. Columns as there, with margin_ms (the network's) and noise_ms (what both keep,
+    the mean); where no margin gives the network so much noise, margin_ms, network and difference are NaN. The interval
+    takes the margin as given.
+    """
+    own, lines = kept(words, margin), []
+    for side, part in own.groupby("side", sort=False):
+        network = part[part["detector"] == NETWORK]
+        for name in (name for name in STYLES if name != NETWORK):
+            other = part[part["detector"] == name]
+            noise = float(other["floor_ms"].mean())
+            line = {"detector": name, "side": side, "noise_ms": noise, "other": other["share"].mean()}
+            wide = _margin_of_noise(network, side, noise)
+            if np.isfinite(wide):
+                pairs = ["sound", "utterance", "speaker"]
+                both = kept(network, {side: wide}).merge(other, on=pairs, suffixes=("", "_other"))
+                found = statistics.paired_bootstrap(both["share"], both["share_other"], both["speaker"])
+                line |= {"margin_ms": wide, "network": both["share"].mean(), "difference": found.value}
+                line |= {"low": found.low, "high": found.high, "n": found.n}
+            lines.append(line)
+    columns = ["detector", "side", "network", "other", "difference", "low", "high", "n"]
+    return pd.DataFrame(lines, columns=[*columns, "margin_ms", "noise_ms"])
+
+
+def _margin_of_noise(cut: pd.DataFrame, side: str, noise_ms: float) -> float:
+    """The widest margin with which no more noise than this is kept on average; NaN where none gives nearly so much."""
+    low, high = -WIDEST_MS, WIDEST_MS
+    if kept(cut, {side: high})["floor_ms"].mean() < noise_ms - NEAR_MS:
+        return float("nan")
+    while high - low > 0.1:  # ms
+        middle = (low + high) / 2
+        enough = kept(cut, {side: middle})["floor_ms"].mean() <= noise_ms
+        low, high = (middle, high) if enough else (low, middle)
+    return low
+
+
 def needed_margin(words: pd.DataFrame, side: str, share: float = 0.9) -> float:
     """The smallest of `MARGINS_MS` with which the network keeps so large a share on one side; infinite where none."""
     own = words[(words["detector"] == NETWORK) & (words["side"] == side)]
@@ -369,24 +409,50 @@ def trade(words: pd.DataFrame) -> Figure:
 
 
 def about_consonants(words: pd.DataFrame, inference: Inference) -> list[str]:
-    """Sentences: whether the network keeps more of the consonants than the others, and which margin it would need."""
+    """Sentences for each side: whether the network keeps more of the consonants than the others.
+
+    First with the same margin for all and the noise that each then keeps, and which margin the network would need;
+    then at equal noise.
+    """
     margin = margins(inference)
-    found, sentences = beside_network(words, margin), []
+    found, equal, sentences = beside_network(words, margin), at_equal_noise(words, margin), []
+    noise = kept(words, margin).groupby(["side", "detector"])["floor_ms"].mean()
     for side in ("start", "end"):
         own = found[found["side"] == side]
         told = [
-            f"{line.difference:+.2f} ({line.low:+.2f} to {line.high:+.2f}) against {line.detector}, "
-            + ("not shown" if line.low <= 0 <= line.high else "more" if line.difference > 0 else "**less**")
+            f"{_difference(line)}, with {noise[side, line.detector]:.0f} ms of noise"
             for line in own.itertuples()
         ]
         need = needed_margin(words, side)
         wide = f"{need:.0f} ms" if np.isfinite(need) else f"more than {MARGINS_MS[-1]} ms"
         sentences.append(
             f"At the {side} of a clip Silero keeps {own['network'].iloc[0]:.0%} of /s/ and /f/ in "
-            f"{own['n'].iloc[0]} words. Difference with 95 % interval: {'; '.join(told)}. To keep nine tenths it would "
-            f"need a margin of {wide}; it has {margin[side]:.0f} ms."
+            f"{own['n'].iloc[0]} words, and {noise[side, NETWORK]:.0f} ms of room noise with them. Difference with "
+            f"95 % interval, all with the same margin: {'; '.join(told)}. To keep nine tenths it would need a margin "
+            f"of {wide}; it has {margin[side]:.0f} ms."
         )
+        sentences.append(_about_equal_noise(equal[equal["side"] == side], side))
     return sentences
+
+
+def _about_equal_noise(lines: pd.DataFrame, side: str) -> str:
+    """One sentence on the lines of `at_equal_noise` of one side."""
+    there = lines.dropna(subset=["difference"])
+    told = [f"{_difference(line)} (margin {line.margin_ms:.0f} ms)" for line in there.itertuples()]
+    apart = " and ".join(lines.loc[lines["difference"].isna(), "detector"])
+    more = f" No margin makes it keep as much noise as {apart}." if apart else ""
+    if not told:
+        return f"At the {side}, at equal noise: nothing to compare.{more}"
+    return (
+        f"At the {side}, at equal noise, that is, with the margin at which Silero keeps as much room noise as the "
+        f"other does: {'; '.join(told)}.{more}"
+    )
+
+
+def _difference(line: object) -> str:
+    """A line of `beside_network` or `at_equal_noise` in words."""
+    shown = "not shown" if line.low <= 0 <= line.high else "more" if line.difference > 0 else "**less**"
+    return f"{line.difference:+.2f} ({line.low:+.2f} to {line.high:+.2f}) against {line.detector}, {shown}"
 
 
 def about_breaths(sounds: pd.DataFrame, inference: Inference) -> str:

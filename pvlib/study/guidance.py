@@ -1,4 +1,8 @@
-"""What entropy guidance does: to attention, to words and to time, beside a random direction of the same length."""
+"""What entropy guidance does: to attention, to words and to time, beside random directions.
+
+One is as long as CEAG's in every step, which need not move the mel as far; so another is given the strength that it
+takes to do so.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,8 @@ from pvlib.voice import PersonaVoice, entropy_guidance
 NONE = "none"
 SCALES = (1.0, 100.0)  # of lambda(L); the paper's is 1
 SHOWN = 100.0  # at which the maps are drawn
-SETTINGS = ((NONE, 0.0), *((kind, scale) for scale in SCALES for kind in ("ceag", "random")))
+MATCHED = "matched"  # the random direction, as strong as it takes to move the mel as far as CEAG does
+SETTINGS = ((NONE, 0.0), *((kind, scale) for scale in SCALES for kind in ("ceag", "random", MATCHED)))
 TARGET = 0.9  # share of utterances whose entropy CEAG should lower further than a random direction does
 WER_MARGIN = 0.01  # error rate that guidance may cost at most
 
@@ -48,7 +53,10 @@ def items(voice: PersonaVoice, requests: Sequence[Request]) -> list[Item]:
 def guided(
     voice: PersonaVoice, given: Sequence[Item], kind: str, scale: float
 ) -> tuple[list[Item], ceag.Guidance | None]:
-    """Items with their strength scaled, and the guidance for them; none where the kind is "none"."""
+    """Items with their strength scaled, and the guidance for them; none where the kind is "none".
+
+    Raises ConfigError on an unknown kind.
+    """
     scaled = [replace(item, ceag_lambda=item.ceag_lambda * scale) for item in given]
     if kind == NONE:
         return scaled, None
@@ -94,8 +102,10 @@ def rows(
 
     Columns: utterance, speaker, kind, scale, strength (lambda(L) times scale), entropy (nats, among characters, mean of
     the steps in the window), hypothesis, wer, wer_capped, change (root mean square difference of the generated mel from
-    the unguided one, nats). "none" has to be among the settings: the others are compared with it. Computed in
-    float32: what the formula's strength does to the entropy is no larger than the rounding of bfloat16.
+    the unguided one, nats). "none" has to be among the settings: the others are compared with it. "matched" has to
+    stand behind "ceag" and "random" of its scale: its strength is that of "random" times how much farther "ceag" moved
+    the mel of the same request. Computed in float32: what the formula's strength does to the entropy is no larger than
+    the rounding of bfloat16. Raises ValueError on a "matched" without the two.
     """
     with _in_float32(voice.backbone):
         return _rows(voice, requests, settings)
@@ -111,12 +121,19 @@ def _rows(
         batch = requests[start : start + BATCH]
         given = items(voice, batch)
         plain: list[torch.Tensor] = []
+        moved: dict[tuple[str, float], list[float]] = {}
         for kind, scale in sorted(settings, key=lambda setting: setting[0] != NONE):
-            scaled, guidance = guided(voice, given, kind, scale)
+            if kind == MATCHED:
+                scaled, guidance = guided(voice, _as_far(given, moved, scale), "random", scale)
+            else:
+                scaled, guidance = guided(voice, given, kind, scale)
             seen = ceag.trace(voice.backbone, scaled, guidance=guidance, **options)
             inside = (seen.times >= own.ceag_t_start) & (seen.times <= own.ceag_t_end)
             made = [mel[len(item.mel) :] for mel, item in zip(seen.mels, scaled, strict=True)]
             plain = plain or made
+            moved[kind, scale] = [
+                float((mel - still).square().mean().sqrt()) for mel, still in zip(made, plain, strict=True)
+            ]
             heard = voice.recognizer.transcribe([_wave(voice, mel) for mel in made])
             for k, request in enumerate(batch):
                 error = wer.wer(request.text, heard[k])
@@ -128,8 +145,22 @@ def _rows(
                 }
                 line |= {"strength": scaled[k].ceag_lambda, "entropy": float(seen.text[inside, k].mean())}
                 line |= {"hypothesis": heard[k], "wer": error, "wer_capped": wer.capped(error)}
-                lines.append({**line, "change": float((made[k] - plain[k]).square().mean().sqrt())})
+                lines.append({**line, "change": moved[kind, scale][k]})
     return pd.DataFrame(lines)
+
+
+def _as_far(given: Sequence[Item], moved: dict[tuple[str, float], list[float]], scale: float) -> list[Item]:
+    """Items with the strength at which a random direction moves the mel as far as CEAG did at this scale.
+
+    For small pushes the mel moves in proportion. An item that the random direction did not move at all stays as it is.
+    """
+    if missing := {"ceag", "random"} - {kind for kind, own in moved if own == scale}:
+        raise ValueError(
+            f"{MATCHED} at {scale:g} needs {' and '.join(sorted(missing))} at {scale:g} before it"
+        )
+    pairs = zip(moved["ceag", scale], moved["random", scale], strict=True)
+    times = [far / near if near else 1.0 for far, near in pairs]
+    return [replace(item, ceag_lambda=item.ceag_lambda * k) for item, k in zip(given, times, strict=True)]
 
 
 @contextmanager
@@ -154,7 +185,8 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
     utterances that CEAG lowers further than random does, ties not counted) with its 95 % Wilson interval (further_low,
     further_high), and for each kind: lowered_ceag (the entropy, by so many nats), wer_ceag (mean), change_ceag (of the
     mel, mean, nats). Each of these has _low and _high, the 95 % interval over speakers of the paired difference from no
-    guidance; of wer it is laid around the unguided mean.
+    guidance; of wer it is laid around the unguided mean. Where the rows have "matched", the same of it, with
+    further_matched and its interval, and times_matched: how many times as strong it is as "random", the mean.
     """
     by = {key: own.set_index("utterance") for key, own in rows.groupby(["kind", "scale"])}
     plain = by[NONE, 0.0]
@@ -166,7 +198,14 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
         line = {"scale": scale, "strength": ceag_rows["strength"].mean(), "n": n}
         line |= {"entropy": plain["entropy"].mean(), "wer": plain["wer_capped"].mean()}
         line |= {"further": wins / n, "further_low": low, "further_high": high}
-        for kind, own in (("ceag", ceag_rows), ("random", random)):
+        kinds = {"ceag": ceag_rows, "random": random}
+        if (MATCHED, scale) in by:
+            kinds[MATCHED] = matched = by[MATCHED, scale].loc[plain.index]
+            share = int((ceag_rows["entropy"] < matched["entropy"]).sum())
+            ends = dict(zip(("_low", "_high"), statistics.wilson(share, n), strict=True))
+            line |= {f"further_{MATCHED}{end}": value for end, value in ({"": share / n} | ends).items()}
+            line["times_matched"] = (matched["strength"] / random["strength"]).mean()
+        for kind, own in kinds.items():
             moved = {
                 "lowered": (0.0, plain["entropy"] - own["entropy"]),
                 "wer": (line["wer"], own["wer_capped"] - plain["wer_capped"]),
@@ -191,13 +230,26 @@ def summary(table: pd.DataFrame) -> list[str]:
 
 
 def _entropy(line: pd.Series) -> str:
-    met = "reached" if line["further"] >= TARGET else "missed"
+    met = statistics.against_target(line["further"], line["further_low"], line["further_high"], TARGET)
     return (
         f"At the strength of the formula (lambda {line['strength']:.2f} on average) CEAG lowers the entropy among "
         f"characters by {line['lowered_ceag']:.2g} nats of {line['entropy']:.2f}, a random direction of the same "
         f"length by {line['lowered_random']:.2g}. CEAG lowers it further in {line['further']:.0%} of {line['n']:.0f} "
         f"utterances (95 % interval {line['further_low']:.0%} to {line['further_high']:.0%}): the target of "
-        f"{TARGET:.0%} is {met}."
+        f"{TARGET:.0%} is {met}.{_beside_matched(line)}"
+    )
+
+
+def _beside_matched(line: pd.Series) -> str:
+    """A sentence on the random direction that moves the mel as far, where there is one."""
+    if f"further_{MATCHED}" not in line:
+        return ""
+    moved, lowered = line[f"change_{MATCHED}"], line[f"lowered_{MATCHED}"]
+    share, low, high = (line[f"further_{MATCHED}{end}"] for end in ("", "_low", "_high"))
+    return (
+        f" To move the mel about as far ({moved:.2g} nats, CEAG {line['change_ceag']:.2g}) the random direction has to "
+        f"be {line['times_matched']:.3g} times as strong. It then lowers the entropy by {lowered:.2g} nats, and CEAG "
+        f"further in {share:.0%} of utterances ({low:.0%} to {high:.0%})."
     )
 
 
@@ -216,13 +268,25 @@ def _stronger(own: pd.Series, more: pd.DataFrame) -> str:
         f"{first}At {strong['scale']:g} times lambda CEAG lowers the entropy by {strong['lowered_ceag']:.2g} nats, "
         f"a random direction by {strong['lowered_random']:.2g}; the word error rate changes by "
         f"{_changed(strong, 'ceag')} with CEAG and by {_changed(strong, 'random')} with the random direction (95 % "
-        f"intervals over speakers, n = {strong['n']:.0f})."
+        f"intervals over speakers, n = {strong['n']:.0f}).{_stronger_matched(strong)}"
+    )
+
+
+def _stronger_matched(line: pd.Series) -> str:
+    """A sentence on the random direction that moves the mel as far at the largest strength, where there is one."""
+    if f"wer_{MATCHED}" not in line:
+        return ""
+    return (
+        f" A random direction that moves the mel about as far ({line[f'change_{MATCHED}']:.2g} nats, CEAG "
+        f"{line['change_ceag']:.2g}) lowers the entropy by {line[f'lowered_{MATCHED}']:.2g} nats and changes the word "
+        f"error rate by {_changed(line, MATCHED)}."
     )
 
 
 def _words(line: pd.Series) -> str:
     worse = line["wer_ceag"] - line["wer"]
     verdict = "within" if worse <= WER_MARGIN else "beyond"
+    weaker = ", which is the weaker push" if line["change_random"] < line["change_ceag"] else ""
     effect = (
         "CEAG leaves the word error rate where it is"
         if worse == 0
@@ -231,7 +295,7 @@ def _words(line: pd.Series) -> str:
     return (
         f"{effect} ({line['wer']:.3f} without, {line['wer_ceag']:.3f} with, {line['wer_random']:.3f} with a random "
         f"direction), {verdict} the margin of {WER_MARGIN}. The mel moves by {line['change_ceag']:.3f} nats with CEAG "
-        f"and by {line['change_random']:.3f} with a random direction."
+        f"and by {line['change_random']:.2g} with a random direction of the same length{weaker}."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -15,30 +16,44 @@ from pvlib.metrics.wer import normalise
 
 MODELS = ("recognizer", "speaker_encoder", "vocoder", "backbone")
 LATER = ("adapters", "duration-predictor", *hub.SV2TTS_NAMES, hub.BACKBONE_PADDED)
-# the first that a log has tells most
-LOSSES = {"mel": "log-mel loss", "coarse": "nats per sample", "loss": "training loss"}
-# what evaluations on the dev split measure: the quantity, and behind a comma of what
+LOSSES = ("mel", "coarse", "loss")  # the first that a log has tells most
+LOSS_LABELS = {  # that loss in words, with its unit
+    "recognizer": "CTC loss (nat per letter)",
+    "speaker_encoder": "cross-entropy (nat)",
+    "vocoder": "log-mel loss (nat)",
+    "backbone": "flow loss (nat²)",
+    "adapters": "flow loss (nat²)",
+    "duration-predictor": "squared error of ln length (nat²)",
+    "sv2tts-encoder": "GE2E loss (nat)",
+    "sv2tts-synthesizer": "spectrogram loss (no unit)",
+    "sv2tts-vocoder": "coarse-part loss (nat)",
+    hub.BACKBONE_PADDED: "flow loss (nat²)",
+}
+PARTS = ("coarse", "fine")  # of a sample that WaveRNN draws: the upper and the lower 8 of its 16 bits
+VALUES = 256  # of each part
+LITTLE = 0.01  # of what there was to learn
+# what evaluations on the dev split measure: the quantity with its unit, and behind a comma of what
 DEV = {
-    "wer_dev": "WER",
-    "cer_dev": "CER",
-    "cer_dev_one_second": "CER, one second",
-    "wer_dev_short": "WER, at most 4 words",
-    "cer_dev_short": "CER, at most 4 words",
-    "eer_dev": "EER",
-    "eer_dev_rooms": "EER, two rooms",
-    "eer_dev_one_second": "EER, one second",
-    "eer_dev_resemblyzer": "EER, Resemblyzer",
+    "wer_dev": "WER (share)",
+    "cer_dev": "CER (share)",
+    "cer_dev_one_second": "CER (share), one second",
+    "wer_dev_short": "WER (share), at most 4 words",
+    "cer_dev_short": "CER (share), at most 4 words",
+    "eer_dev": "EER (share)",
+    "eer_dev_rooms": "EER (share), two rooms",
+    "eer_dev_one_second": "EER (share), one second",
+    "eer_dev_resemblyzer": "EER (share), Resemblyzer",
     "same": "cosine, one speaker",
     "different": "cosine, two speakers",
     "mel_error": "log-mel error (nat)",
     "mel_error_griffin_lim": "log-mel error (nat), Griffin-Lim",
     "ge2e_similarity": "cosine, GE2E, copy and original",
     "ge2e_similarity_griffin_lim": "cosine, GE2E, Griffin-Lim",
-    "dev_flow_loss": "flow loss",
-    "dev_mel": "spectrogram loss",
+    "dev_flow_loss": "flow loss (nat²)",
+    "dev_mel": "spectrogram loss (no unit)",
     "failed_share": "share with failed attention",
-    "dev_coarse_nats": "coarse part (nat)",
-    "dev_fine_nats": "fine part (nat)",
+    "dev_coarse_nats": "coarse part (nat per sample)",
+    "dev_fine_nats": "fine part (nat per sample)",
     "zeros": "share of weights pruned",
 }
 
@@ -152,7 +167,34 @@ def trend(model: str, log: pd.DataFrame) -> str:
         "it was still learning when it stopped" if change < -0.03 else "more of the same would bring little"
     )
     word = "lower" if change < 0 else "higher"
-    return f"`{model}`: the loss of its last quarter is {abs(change):.0%} {word} than in the quarter before: {verdict}."
+    own = LOSS_LABELS.get(model, "loss").partition(" (")[0]
+    told = f"the {own} of its last quarter is {abs(change):.0%} {word} than in the quarter before"
+    return f"`{model}`: {told}: {verdict}."
+
+
+def parts(log: pd.DataFrame) -> str:
+    """One sentence: what WaveRNN learnt of each part of a sample, from its training log's last quarter.
+
+    A part has 256 values, so who knows nothing of it pays ln 256 nats. Raises KeyError on a log without both parts.
+    """
+    nothing = math.log(VALUES)
+    paid = log[list(PARTS)].iloc[-max(1, len(log) // 4) :].mean()
+    learnt = 1 - paid / nothing
+    told = ", ".join(
+        f"{paid[part]:.3f} for the {part} part ({learnt[part]:.1%} below that)" for part in PARTS
+    )
+    few = [part for part in PARTS if learnt[part] < LITTLE]
+    if few:
+        verdict = (
+            f"of the {' and the '.join(few)} part it **learnt almost nothing**; the log does not tell whether there "
+            "is more to learn"
+        )
+    else:
+        verdict = "of both parts it learnt something"
+    return (
+        f"WaveRNN draws each sample in two parts of {VALUES} values. Who knows nothing pays ln {VALUES} = "
+        f"{nothing:.3f} nats for each; in the last quarter of its training it paid {told}: {verdict}."
+    )
 
 
 def places(lost: pd.DataFrame, system: str) -> str:

@@ -41,7 +41,7 @@ from pvlib.study.facts import COUNTS, PROPERTIES, FactError
 from pvlib.study.manifest import Manifest, ManifestError
 from pvlib.study.measure import MEANS, STRATA
 from pvlib.study.reported import ReportedError
-from pvlib.study.rows import RowsError
+from pvlib.study.rows import PROXIES, RowsError
 from pvlib.study.statistics import ALPHA, holm
 
 SOURCES = {"personavoice": "PersonaVoice v10.4.8", "sv2tts": "Inside SV2TTS"}
@@ -145,7 +145,7 @@ def check_claim(claim: Claim) -> None:
     for name, allowed in CHOICES.items():
         if name in check and check[name] not in allowed:
             raise ValueError(f"no {name} {check[name]!r}: choose one of {', '.join(allowed)}")
-    metrics = (*COMPARED, "rtf") if claim.kind == "level" else COMPARED
+    metrics = (*COMPARED, *PROXIES, "rtf") if claim.kind == "level" else COMPARED
     if "metric" in check and check["metric"] not in metrics:
         raise ValueError(f"no metric {check['metric']!r}: choose one of {', '.join(metrics)}")
     if claim.kind == "property" and check["name"] not in PROPERTIES:

@@ -45,6 +45,7 @@ STANDING = {  # metric, stratum -> its name, and the target that was set
     ("secs_retention", "overall"): ("SECS retention by GE2E of all texts", "at least", 0.7),
 }
 GAIN_CLAIM = "mel-splice-gain"  # what the paper says of mending the splice
+LEAST_BASE = 0.1  # of a similarity: a ratio to less says nothing
 EDGE_FRAMES = 2  # on each side of an overlap that still belong to the seam
 JOINS = {  # how chunks are joined -> (order of the axes, seconds of cross-fade)
     "cross-fade": ("time", None),
@@ -125,11 +126,13 @@ def by_length(inference: Inference, slopes: Sequence[float] = (0.0, 0.3, -0.3), 
         values = [laag.guidance(text, bent) for text in texts]
         left.plot(tokens, values, style, color=colour, label=f"a = {slope:g}")
     left.set(xlabel="length L (tokens)", ylabel="guidance CFG(L)", ylim=(0, inference.laag_cfg_max + 0.3))
-    left.legend(fontsize=8)
     right.plot(tokens, [laag.lambda_ceag(text, inference) for text in texts], color="#0072b2")
     right.set(xlabel="length L (tokens)", ylabel="entropy guidance λ(L)", ylim=(0, None))
     for ax in (left, right):
-        ax.axvline(inference.laag_reference_tokens, color="#7a7a7a", lw=0.8, ls="--")
+        ax.axvline(
+            inference.laag_reference_tokens, color="#7a7a7a", lw=0.8, ls="--", label="reference length"
+        )
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)
     return figure
 
 
@@ -307,10 +310,10 @@ def standing(profile: Profile | str, samples: int, seed: int | None = None) -> s
         line = lookup(measure(found, [metric], [stratum]), metric, stratum, ablations.SYSTEM)
         if line is None:
             return "The study has too few long texts to say how the whole pipeline does on them; take more `samples`."
-        met = line["value"] <= target if relation == "at most" else line["value"] >= target
+        met = statistics.against_target(line["value"], line["low"], line["high"], target, relation)
         parts.append(
             f"{label}, n = {line['n']}: {line['value']:.3f} [{line['low']:.3f}, {line['high']:.3f}] "
-            f"(target: {relation} {target:g}, {'met' if met else 'missed'})"
+            f"(target: {relation} {target:g}, {met})"
         )
     return f"The whole pipeline in the study, without adapters: {'; '.join(parts)}."
 
@@ -338,12 +341,15 @@ def about_joins(found: pd.DataFrame) -> list[str]:
     ]
     for name in ("faded along bands", "axes misread"):
         wrong = means.loc[name]
-        gain = right["secs_ecapa_clip"] / wrong["secs_ecapa_clip"] - 1
+        far = right["secs_ecapa_clip"] - wrong["secs_ecapa_clip"]
+        told = f", {far:+.3f}"
+        if wrong["secs_ecapa_clip"] >= LEAST_BASE:
+            told += f" or {far / wrong['secs_ecapa_clip']:+.1%}"
         shown = tested[name] < statistics.ALPHA  # NaN, of too few texts, is not
         sentences.append(
             f"*{name}* is {wrong['from_right']:.2f} nat away from the right splice; SECS is "
             f"{wrong['secs_ecapa_clip']:.3f} with it and {right['secs_ecapa_clip']:.3f} without"
-            f"{f', {gain:+.1%}' if shown else ': no difference is shown'}. The paper reports +{paper} and does not say "
+            f"{told if shown else ': no difference is shown'}. The paper reports +{paper} and does not say "
             "what exactly was wrong."
         )
     return sentences

@@ -10,6 +10,7 @@ import pandas as pd
 from pvlib.metrics import wer as word_errors
 from pvlib.metrics.cfr import catastrophic
 from pvlib.metrics.secs import retention
+from pvlib.study.rows import PROXIES
 from pvlib.study.statistics import RESAMPLES, Interval, cluster_bootstrap, cluster_bootstrap_mean, wilson
 
 STRATA: dict[str, tuple[str, ...]] = {
@@ -29,7 +30,7 @@ MEANS = (
     "dnsmos",
 )
 RETENTION_ON = "secs_ge2e_speaker"
-METRICS = (*MEANS, "wer_corpus", "cfr", "secs_retention")
+METRICS = (*MEANS, "wer_corpus", "cfr", "secs_retention")  # of any profile; `PROXIES` of those that name them
 COLUMNS = ("metric", "stratum", "system", "value", "low", "high", "n", "failures")
 
 
@@ -48,7 +49,7 @@ def in_stratum(rows: pd.DataFrame, stratum: str) -> pd.DataFrame:
 
 def measure(
     rows: pd.DataFrame,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] | None = None,
     strata: Sequence[str] = tuple(STRATA),
     *,
     resamples: int = RESAMPLES,
@@ -56,14 +57,17 @@ def measure(
 ) -> pd.DataFrame:
     """All metrics of all systems in all strata, one line each: columns as `COLUMNS`.
 
+    metrics: by default `METRICS`, and those of the `PROXIES` that the rows have.
     Intervals are 95 %: a bootstrap over speakers, for `cfr` Wilson's. Failed rows count as WER 1 and as
     catastrophic, are left out of similarities and sound quality, and are counted in `failures`; n is the number of
     rows used. A metric without a value (no row of the stratum, no enrolment, no controls for `secs_retention`) is
     NaN with n = 0.
     Retention is (mean - impostor) / (ground truth - impostor) of SECS by GE2E against the speaker's other speech.
     """
-    if unknown := set(metrics) - set(METRICS):
-        raise ValueError(f"no metric {', '.join(sorted(unknown))}; there are {', '.join(METRICS)}")
+    metrics = (*METRICS, *(name for name in PROXIES if name in rows)) if metrics is None else metrics
+    if unknown := set(metrics) - {*METRICS, *PROXIES}:
+        there = ", ".join((*METRICS, *PROXIES))
+        raise ValueError(f"no metric {', '.join(sorted(unknown))}; there are {there}")
     rows = rows.reset_index(drop=True)
     counts = [word_errors.count(r.text, r.hypothesis) for r in rows.itertuples()]
     rows = rows.assign(_errors=[c[0] for c in counts], _words=[c[1] for c in counts])
@@ -96,7 +100,9 @@ def lookup(measured: pd.DataFrame, metric: str, stratum: str, system: str) -> pd
 def _interval(
     metric: str, part: pd.DataFrame, stratum: pd.DataFrame, options: dict[str, int]
 ) -> Interval | None:
-    if metric in MEANS:
+    if metric in PROXIES and metric not in part:
+        return None
+    if metric in (*MEANS, *PROXIES):
         heard = part[part[metric].notna()]
         if heard.empty:
             return None

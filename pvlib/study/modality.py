@@ -10,6 +10,8 @@ import numpy as np
 from pvlib.study.statistics import ALPHA
 
 TWO_MODES = 5 / 9  # Sarle's coefficient of a uniform distribution; above it speaks for two modes
+PERFECT, BROKEN = 0.0, 0.8  # error rates: the paper counts its ultra-short texts at these two ends
+HEAP = 0.1  # of all is the least that makes a heap
 RESAMPLES = 4999  # the smallest p is 1 / 5000: below 0.05 after Holm's correction of two hundred tests
 
 
@@ -35,6 +37,37 @@ class Bimodality:
 
     def __str__(self) -> str:
         return f"coefficient {self.coefficient:.3f}, one mode: p = {self.p:.3f}"
+
+
+@dataclass(frozen=True)
+class Ends:
+    """How many error rates are perfect, how many broken (above `BROKEN`), and how many lie between."""
+
+    perfect: int
+    between: int
+    broken: int
+
+    @property
+    def smaller(self) -> int:
+        """How many are at the end that holds fewer."""
+        return min(self.perfect, self.broken)
+
+    @property
+    def heap(self) -> bool:
+        """Whether a heap (a share of `HEAP`) lies at either end."""
+        return self.smaller >= HEAP * (self.perfect + self.between + self.broken)
+
+    @property
+    def two(self) -> bool:
+        """Whether a heap lies at either end, and fewer between than in either."""
+        return self.heap and self.between < self.smaller
+
+
+def ends(error_rates: Sequence[float]) -> Ends:
+    """Error rates counted at both ends and between. A test of modes alone takes any few at an end for a mode."""
+    x = np.asarray(error_rates, dtype=float)
+    perfect, broken = int((x <= PERFECT).sum()), int((x > BROKEN).sum())
+    return Ends(perfect, len(x) - perfect - broken, broken)
 
 
 def bimodality(values: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0) -> Bimodality:

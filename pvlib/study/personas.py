@@ -15,7 +15,7 @@ from pvlib import paths, persona
 from pvlib.config import TRAITS
 from pvlib.persona import PersonaExtractor, PersonaProfile
 from pvlib.study.look import styled
-from pvlib.study.statistics import auc
+from pvlib.study.statistics import against_target, auc
 
 CHATS = paths.DATA / "personas" / "chats.yaml"  # frozen: judges
 DEV_CHATS = paths.DATA / "personas" / "dev.yaml"  # choices were made on it
@@ -92,9 +92,7 @@ def conclusion(table: pd.DataFrame) -> str:
 
 
 def _met(line: pd.Series, target: float) -> str:
-    if line["auc"] < target:
-        return "missed"
-    return "met" if line["low"] >= target else "met by the estimate, which its interval does not settle"
+    return against_target(line["auc"], line["low"], line["high"], target)
 
 
 def spill(scores: pd.DataFrame) -> str:

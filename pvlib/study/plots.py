@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from pvlib.metrics.cfr import THRESHOLD
-from pvlib.study.learning import DEV, LOSSES, loss_of
+from pvlib.study.learning import DEV, LOSS_LABELS, loss_of
 from pvlib.study.look import look, ordered, styled
 from pvlib.study.measure import in_stratum
 from pvlib.systems import CONTROLS
@@ -184,11 +184,6 @@ def plane(
             "lw": 1.1,
         }
         ax.errorbar(own["wer"], own["secs"], fmt=style.marker, color=style.colour, ms=7, label=system, **bars)
-    edge = frontier(points[~points["system"].isin(CONTROLS)])
-    if len(edge) > 1:
-        ax.step(
-            edge["wer"], edge["secs"], where="post", color="#888888", lw=1, ls=":", label="frontier", zorder=0
-        )
     if reported is not None and len(reported):
         for _, theirs in reported.iterrows():
             _open(ax, theirs["wer"], theirs["secs"], theirs["system"])
@@ -198,19 +193,33 @@ def plane(
             ax.annotate(theirs["system"], (theirs["wer"], theirs["secs"]), **near)
         ax.plot([], [], "o", mfc="white", mec="#666666", ms=7, label="the paper")
     ax.set(xlabel=label("wer_capped"), ylabel=secs, title="systems (95 % intervals)")
+    _stairs(ax, frontier(points[~points["system"].isin(CONTROLS)]))
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), fontsize=8, ncols=3)
     if sweep is not None:
         error = {"xerr": _bars(sweep, "wer", "wer_low", "wer_high")}
         error |= {"yerr": _bars(sweep, "secs", "secs_low", "secs_high")}
         axes[1].errorbar(sweep["wer"], sweep["secs"], fmt="none", ecolor="#d0d0d0", lw=0.8, zorder=0, **error)
         _sweep(axes[1], sweep, "wer", "secs")
-        for _, point in sweep.iterrows():
-            near = {"xytext": (4, 4), "textcoords": "offset points", "size": 8}
-            axes[1].annotate(f"{point['steps']:.0f}", (point["wer"], point["secs"]), **near)
+        for _, line in sweep.sort_values("steps").groupby("cfg_strength"):
+            for rank, (_, point) in enumerate(line.iterrows()):
+                near = {"xytext": (0, -12 if rank % 2 else 6), "ha": "center"}  # neighbours on either side
+                near |= {"textcoords": "offset points", "size": 8}
+                axes[1].annotate(f"{point['steps']:.0f}", (point["wer"], point["secs"]), **near)
         title = "personavoice: steps (numbers), guidance (lines); pale: 95 % intervals"
         axes[1].set(xlabel=label("wer_capped"), ylabel=secs, title=title)
         axes[1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), fontsize=8, ncols=3)
     return figure
+
+
+def _stairs(ax: Axes, edge: pd.DataFrame) -> None:
+    """The edge of what `edge` (of `frontier`) beats, from the lower rim of the axes to the right one."""
+    if edge.empty:
+        return
+    limits = ax.get_xlim(), ax.get_ylim()
+    wer, secs = edge["wer"].tolist(), edge["secs"].tolist()
+    style = {"color": "#888888", "lw": 1, "ls": ":", "label": "frontier", "zorder": 0}
+    ax.step([wer[0], *wer, limits[0][1]], [limits[1][0], *secs, secs[-1]], where="post", **style)
+    ax.set(xlim=limits[0], ylim=limits[1])
 
 
 def _sweep(ax: Axes, sweep: pd.DataFrame, x: str, y: str, *, bars: bool = False) -> None:
@@ -364,12 +373,13 @@ CURVES = (("#0072b2", "-"), ("#e69f00", "--"), ("#009e73", "-."), ("#cc79a7", ":
 def learning(
     logs: dict[str, pd.DataFrame],
     found: dict[str, pd.DataFrame],
-    restarts: dict[str, list[float]] | None = None,
+    restarts: dict[str, list[float]],
 ) -> Figure:
     """Losses against minutes of training, one panel per model, and below what evaluations on the dev split found.
 
-    logs: columns minutes and the losses (`learning.LOSSES`); found: columns minutes and what was found, or none.
-    restarts: minutes at which a training was taken up anew (`learning.restarts`), marked by lines.
+    All are by model (`learning.LOSS_LABELS`). logs: columns minutes and the losses (`learning.LOSSES`); found: columns
+    minutes and what was found, or none. restarts: minutes at which a training was taken up anew
+    (`learning.restarts`), marked by dotted lines.
     """
     figure = Figure(figsize=(3.0 * len(logs), 5.8), layout="constrained")
     axes = figure.subplots(2, len(logs), squeeze=False, sharex="col")
@@ -378,13 +388,13 @@ def learning(
         upper.set_title(model.replace("_", " "))
         loss = loss_of(log)
         upper.plot(log["minutes"], log[loss], color="#0072b2", linewidth=0.9)
-        upper.set_ylabel(LOSSES[loss])
+        upper.set_ylabel(LOSS_LABELS[model])
         upper.set_yscale("log")
         upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         upper.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         upper.yaxis.set_minor_formatter(NullFormatter())
         lower.set_xlabel("minutes of training")
-        for ax, minute in itertools.product((upper, lower), (restarts or {}).get(model, ())):
+        for ax, minute in itertools.product((upper, lower), restarts[model]):
             ax.axvline(minute, color="#b0b0b0", linewidth=0.7, linestyle=":", zorder=0)
         shown = found[model]
         if shown.empty:
@@ -395,7 +405,7 @@ def learning(
         names = [name for name in shown if name not in ("step", "seconds", "minutes")]
         words = [DEV.get(name, name.replace("_", " ")) for name in names]
         quantities = dict.fromkeys(word.split(",")[0] for word in words)
-        named = ", ".join(quantities) if len(quantities) < 3 else "see below"  # what fits beside a panel
+        named = ", ".join(quantities) if len(quantities) < 3 else "units: below"  # what fits beside a panel
         lower.set_ylabel(f"on the dev split:\n{named}")
         for name, word, (colour, style) in zip(names, words, CURVES, strict=False):
             lower.plot(shown["minutes"], shown[name], style, color=colour, marker=".", label=word)
@@ -456,22 +466,29 @@ def effects(table: pd.DataFrame, criterion: float) -> Figure:
 
 @styled
 def strength(table: pd.DataFrame) -> Figure:
-    """Entropy, words and sound against the strength of entropy guidance, CEAG beside a random direction.
+    """Entropy, words and sound against the strength of entropy guidance, CEAG beside random directions.
 
     table: see `guidance.compare`; the dotted line is no guidance. Bars: 95 % intervals of the difference from it, and
     no line between strengths, where nothing was tried.
     """
-    figure = Figure(figsize=(10.0, 3.2), layout="constrained")
+    figure = Figure(figsize=(10.0, 3.4), layout="constrained")
+    series = (
+        ("ceag", "o", "#0072b2", -0.15, "CEAG"),
+        ("random", "s", "#7a7a7a", 0.0, "random, steps as long"),
+        ("matched", "^", "#d55e00", 0.15, "random, moves the mel as far"),
+    )
     panels = (
         ("lowered", "entropy over text lowered by (nat)", 0.0),
         ("wer", "word error rate (capped at 1)", table["wer"].iloc[0]),
         ("change", "change of the mel (nat)", 0.0),
     )
     for ax, (name, text, plain) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        for kind, marker, colour, aside in (("ceag", "o", "#0072b2", -0.1), ("random", "s", "#7a7a7a", 0.1)):
+        for kind, marker, colour, aside, told in series:
             column = f"{name}_{kind}"
+            if column not in table:
+                continue
             bars = {"yerr": _bars(table, column, f"{column}_low", f"{column}_high"), "capsize": 2.5}
-            style = {"fmt": marker, "color": colour, "ms": 5, "label": kind}
+            style = {"fmt": marker, "color": colour, "ms": 5, "label": told}
             ax.errorbar(np.arange(len(table)) + aside, table[column], **style, **bars)
         ax.axhline(plain, color="#000000", lw=0.8, ls=":", label="no guidance")
         ax.set_xticks(range(len(table)), [f"{scale:g}" for scale in table["scale"]])
@@ -480,7 +497,8 @@ def strength(table: pd.DataFrame) -> Figure:
     figure.supxlabel("strength of guidance, in multiples of the formula's λ(L)", fontsize=9.5)
     note = f"95 % intervals over speakers, n = {table['n'].max():.0f}"
     figure.axes[-1].set_title(note, loc="right", fontsize=8.5, color="#555555")
-    figure.axes[0].legend(fontsize=8)
+    legend = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*legend, loc="outside upper center", ncols=4, fontsize=8)
     return figure
 
 

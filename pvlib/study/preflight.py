@@ -26,13 +26,13 @@ class NotReady(RuntimeError):
 def check(profile: Profile, *, test_set: bool = True, samples: int | None = None) -> None:
     """Ask for the models, the test set and the GPU of a profile whose weights are not embedded.
 
-    test_set: whether the profile's own is needed. samples: how many utterances of it at least. Files are only looked
-    for; that they are whole is checked when they are read, and by `pvlib models check`. Raises NotReady with everything
-    at once.
+    test_set: whether the profile's own is needed, and the proxies that judge it. samples: how many utterances of it at
+    least. Files are only looked for; that they are whole is checked when they are read, and by `pvlib models check`.
+    Raises NotReady with everything at once.
     """
     if profile.embedded:
         return
-    lines, commands = _models(profile)
+    lines, commands = _models(profile, judged=test_set)
     if test_set and (lacking := _test_set(profile, samples)):
         lines.append(lacking)
         commands.append(_prepare())
@@ -46,19 +46,26 @@ def check(profile: Profile, *, test_set: bool = True, samples: int | None = None
         raise NotReady("\n".join([*told, *remedy]))
 
 
-def _models(profile: Profile) -> tuple[list[str], list[str]]:
-    """A line for each network of the profile that is not whole, and the command that gets all of them."""
-    lines, size = [], 0
-    for model in models.models():
-        if not model.part or getattr(profile.sources, model.part) != model.repository:
-            continue
-        if absent := [file for file in model.files if models.find(model, file) is None]:
+def _models(profile: Profile, *, judged: bool) -> tuple[list[str], list[str]]:
+    """A line for each network and proxy of the profile that lacks files, and the command that gets all of them."""
+    lines = []
+    for model in models.needed(profile, judged=judged):
+        if absent := _absent(model):
             shown = "nothing of it is here" if len(absent) == len(model.files) else ", ".join(absent)
-            lines.append(f"{model.name}, {model.purpose} ({model.size / 1e9:.2f} GB): {shown}")
-            size += model.size
-    if lines:
-        lines.insert(0, f"of the models in {models.location()}:")
-    return lines, [f"pvlib models download    # {size / 1e9:.1f} GB"] if lines else []
+            place = f", in {models.folder(model)}" if model.url else ""
+            lines.append(f"{model.name}, {model.purpose} ({model.size / 1e9:.2f} GB{place}): {shown}")
+    if not lines:
+        return [], []
+    size = sum(
+        model.size for model in models.models() if _absent(model)
+    )  # the command fetches all that are required
+    return [f"of the models in {models.location()}:", *lines], [
+        f"pvlib models download    # {size / 1e9:.1f} GB"
+    ]
+
+
+def _absent(model: models.Model) -> list[str]:
+    return [file for file in model.files if models.find(model, file) is None]
 
 
 def _prepare() -> str:

@@ -43,6 +43,7 @@ COLUMNS = (
     "synthesis_seconds",
     "error",
 )
+PROXIES = ("utmos", "sim_o")  # columns of profiles that name these judges
 TEXT_COLUMNS = ("system", "utterance", "speaker", "bucket", "text", "reference_text", "hypothesis", "error")
 WHOLE_COLUMNS = ("words", "seed")
 NUMBER_COLUMNS = tuple(c for c in COLUMNS if c not in TEXT_COLUMNS + WHOLE_COLUMNS)
@@ -56,8 +57,13 @@ class RowsError(RuntimeError):
 
 def to_csv(rows: pd.DataFrame) -> str:
     """Rows as text: fixed column order, six decimals, one kind of line end; the same rows give the same bytes."""
-    columns = [c for c in (KEY, *COLUMNS) if c in rows]
+    columns = [c for c in (KEY, *COLUMNS, *PROXIES) if c in rows]
     return rows[columns].to_csv(index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
+
+
+def _columns(rows: pd.DataFrame) -> list[str]:
+    """The columns of a row, those of the proxies where there are some."""
+    return [*COLUMNS, *(column for column in PROXIES if column in rows)]
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -68,7 +74,7 @@ def read_csv(path: Path) -> pd.DataFrame:
             raise RowsError(
                 f"{path} is not a table of rows (no column {missing[0]}); delete it and run again"
             )
-        for column in NUMBER_COLUMNS:
+        for column in (*NUMBER_COLUMNS, *(c for c in PROXIES if c in rows)):
             rows[column] = [float(cell) if cell else math.nan for cell in rows[column]]
         for column in WHOLE_COLUMNS:
             rows[column] = rows[column].astype("int64")
@@ -190,7 +196,8 @@ class Working:
         """
         self._take()
         try:
-            new = pd.DataFrame(list(rows.values()), index=list(rows), columns=list(COLUMNS))
+            made = pd.DataFrame(list(rows.values()), index=list(rows))
+            new = made.reindex(columns=_columns(made))
             old = self._read()
             old = old.drop(index=old.index.intersection(new.index))
             merged = pd.concat([old, new]) if len(old) else new
@@ -250,7 +257,7 @@ class Working:
         rows = read_csv(self.path)
         if KEY not in rows:
             raise RowsError(f"{self.path} has lost its keys; delete it and run again")
-        return rows.set_index(KEY)[list(COLUMNS)]
+        return rows.set_index(KEY)[_columns(rows)]
 
     def _read_seconds(self) -> tuple[dict[str, float], float]:
         """The seconds of each row by key, and those that are known as a sum only."""

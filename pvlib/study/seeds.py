@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from statistics import NormalDist
@@ -109,9 +110,10 @@ def every(
 def by_seed(rows: pd.DataFrame | None, strata: Sequence[str] = ("overall", "long")) -> pd.DataFrame:
     """What a study would have reported with each of the seeds alone, a line per system, metric and stratum.
 
-    rows: of `every`; of None the table is empty. Columns: a mean for each seed, sd, their standard deviation (n - 1),
-    and se, the standard error over speakers of the first: a quarter of its 95 % interval, nearly. It contains the noise
-    of the seed as well.
+    rows: of `every`; of None the table is empty. Columns: a mean for each seed; sd, their standard deviation (n - 1);
+    noise, what that is expected to be from how far each utterance varies over its seeds (`of_the_noise`), which rests
+    on all utterances and not on a few means; and se, the standard error over speakers of the first: a quarter of its
+    95 % interval, nearly; of `cfr`, whose interval is Wilson's, over utterances. It contains the noise of the seed too.
     """
     columns = ["system", "metric", "stratum"]
     if rows is None:
@@ -120,7 +122,20 @@ def by_seed(rows: pd.DataFrame | None, strata: Sequence[str] = ("overall", "long
     measured = [measure(own, BY_SEED, strata).set_index(columns) for _, own in tries]
     values = pd.concat({f"seed +{k}": one["value"] for k, one in enumerate(measured)}, axis=1)
     error = (measured[0]["high"] - measured[0]["low"]) / (2 * NormalDist().inv_cdf(0.975))
-    return values.assign(sd=values.std(axis=1, ddof=1), se=error).reset_index()
+    noise = [of_the_noise(rows[rows["system"] == s], metric, stratum) for s, metric, stratum in values.index]
+    return values.assign(sd=values.std(axis=1, ddof=1), noise=noise, se=error).reset_index()
+
+
+def of_the_noise(rows: pd.DataFrame, metric: str, stratum: str) -> float:
+    """The standard deviation that other noise gives a mean over utterances: sqrt(sum of their variances) / n.
+
+    rows: of one system, with a column `try`. The noise of one utterance is independent of another's, so the variances
+    over the seeds (n - 1) add up. Utterances without a value from each seed are left out; NaN where none is left.
+    """
+    own = in_stratum(rows, stratum)
+    values = catastrophic(own["wer"]).astype(float) if metric == "cfr" else own[metric]
+    wide = own.assign(_value=values).pivot_table("_value", "utterance", "try", dropna=False).dropna()
+    return math.sqrt(wide.var(axis=1, ddof=1).sum()) / len(wide) if len(wide) else math.nan
 
 
 def by_seed_text(table: pd.DataFrame, system: str = SYSTEM) -> str:
@@ -133,11 +148,12 @@ def by_seed_text(table: pd.DataFrame, system: str = SYSTEM) -> str:
         )
     line = own.iloc[0]
     told = ", ".join(f"{line[name]:.3f}" for name in table.columns if name.startswith("seed +"))
-    share = min(1.0, (line["sd"] / line["se"]) ** 2) if line["se"] else float("nan")
+    share = min(1.0, (line["noise"] / line["se"]) ** 2) if line["se"] else float("nan")
     return (
-        f"The whole study from {MAIN_COUNT} draws of noise: `{system}` has a mean word error rate of {told}; standard "
-        f"deviation {line['sd']:.3f}, standard error over speakers {line['se']:.3f}. The latter contains the noise: of "
-        f"its variance the noise is about {share:.0%}, as far as {MAIN_COUNT} draws can tell."
+        f"The whole study from {MAIN_COUNT} draws of noise: `{system}` has a mean word error rate of {told}. So few "
+        f"means say little of their own spread ({line['sd']:.4f}); from how far each utterance varies over its seeds a "
+        f"standard deviation of {line['noise']:.4f} is expected. The standard error over speakers, {line['se']:.4f}, "
+        f"contains the noise: of its variance the noise is about {share:.0%}."
     )
 
 
@@ -181,7 +197,7 @@ def spread_text(table: pd.DataFrame, count: int = COUNT) -> str:
     if own.empty:
         return "No long text was said with several seeds; take more utterances."
     line = own.iloc[0]
-    met = "met" if line["sd"] <= TARGET else "missed"
+    met = statistics.against_target(line["sd"], line["low"], line["high"], TARGET, "at most")
     return (
         f"The same clip and text with {count} seeds: the word error rate of a long text has a standard deviation of "
         f"{line['sd']:.3f} (95 % interval {line['low']:.3f} to {line['high']:.3f}, n = {line['n']}; target: at most "

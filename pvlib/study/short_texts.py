@@ -135,7 +135,7 @@ def named(rows: pd.DataFrame) -> pd.DataFrame:
 def rates(rows: pd.DataFrame) -> pd.DataFrame:
     """A line per system: catastrophic failures, error rate and similarity with 95 % intervals (for failures Wilson's).
 
-    Columns: n, cfr, wer_capped, secs_ge2e_speaker as text, failures (no sound at all). rows: of `rows`.
+    Columns: n, cfr, wer_capped, secs_ge2e_speaker as text, failed syntheses (no sound at all). rows: of `rows`.
     """
     measured = measure(named(rows), ["cfr", "wer_capped", "secs_ge2e_speaker"], [STRATUM])
     lines = {}
@@ -405,11 +405,44 @@ def conditioning(compared: pd.DataFrame) -> str:
         verdict = "a wrong length hurts it less than ours"
     else:
         verdict = "a wrong length is not shown to hurt it more or less than ours"
-    rest = "fails more" if _shown(left) and left["difference"] > 0 else "is not shown to fail more"
+    if _shown(left) and left["difference"] > 0:
+        rest = "fails more"
+        word = (
+            "**the condition for the paper's word *architectural* is met**, and it would be about the text "
+            "conditioning, not about flow matching"
+        )
+    else:
+        rest = "is not shown to fail more"
+        word = "the condition for the paper's word *architectural* is **not met**"
     return (
         f"With padded text, in a backbone of the same size, the true length changes failures from "
         f"{own['mean_other']:.1%} to {own['mean_one']:.1%} ({_difference(own)}); with ours {_difference(ours)}: "
-        f"**{verdict}**. At the true length it {rest} than ours ({_difference(left)})."
+        f"**{verdict}**. At the true length it {rest} than ours ({_difference(left)}): {word}."
+    )
+
+
+def training(profile: Profile | str) -> str:
+    """How long both backbones were trained and what the recogniser hears of dev sentences, from their cards.
+
+    Whether the second's failures may be owed to its training depends on it.
+    """
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    names = (hub.BACKBONE_PADDED, "backbone")
+    if not all(hub.weights_path(name, profile).is_file() for name in names):
+        return "How the two backbones were trained is not compared: one has no weights."
+    padded, ours = (hub.read_card(name, profile) for name in names)
+    wer = [card["quality"]["wer_dev"] for card in (padded, ours)]
+    less, worse = padded["seconds"] < ours["seconds"], wer[0] > wer[1]
+    if less and worse:
+        verdict = "**less time and less clear speech**, so a part of its failures may be owed to its training"
+    elif worse:
+        verdict = "no less time, but **less clear speech**, so a part of its failures may be owed to that"
+    else:
+        verdict = "**speech no less clear**, so more failures on short texts are not owed to its training"
+    return (
+        f"The backbone of padded text was trained for {padded['seconds'] / 60:.0f} minutes, ours for "
+        f"{ours['seconds'] / 60:.0f} (several machines, see the cards); on dev sentences their word error rates are "
+        f"{wer[0]:.3f} and {wer[1]:.3f}: {verdict}."
     )
 
 

@@ -86,6 +86,32 @@ def cluster_bootstrap_mean(
     return cluster_bootstrap(lambda s, n: s / n, [values, np.ones_like(values)], clusters, **options)
 
 
+def cluster_bootstrap_median(
+    values: Sequence[float],
+    clusters: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """The median over utterances with a percentile interval from resampled speakers. Raises ValueError as above."""
+    values = np.asarray(values, dtype=float)
+    names, member = np.unique(np.asarray(clusters), return_inverse=True)
+    if len(values) != len(member):
+        raise ValueError(f"{len(values)} values for {len(member)} cluster labels")
+    if not len(values):
+        raise ValueError("no utterances: nothing to estimate")
+    if not np.isfinite(values).all():
+        raise ValueError("a value is not finite; leave such utterances out and say how many")
+    order = np.argsort(values)
+    draws = np.random.default_rng(seed).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), size=resamples
+    )
+    medians = [np.median(np.repeat(values[order], drawn[member[order]])) for drawn in draws]
+    low, high = np.quantile(medians, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(np.median(values)), float(low), float(high), len(values), len(names))
+
+
 def verification_error(
     scores: Sequence[float],
     same: Sequence[bool],
@@ -165,6 +191,20 @@ def auc(
     return Interval(float(np.mean(areas)), float(ends[0]), float(ends[1]), n, n)
 
 
+def against_target(value: float, low: float, high: float, target: float, relation: str = "at least") -> str:
+    """Whether an estimate meets a target that was set before: "met" or "missed", and whether its interval settles it.
+
+    low, high: the ends of the interval. relation: "at least" or "at most"; a value on the target meets it. Raises
+    ValueError on another relation.
+    """
+    if relation not in ("at least", "at most"):
+        raise ValueError(f"no relation {relation!r}: at least or at most")
+    reached = [end >= target if relation == "at least" else end <= target for end in (low, value, high)]
+    told = "met" if reached[1] else "missed"
+    settled = reached[0] == reached[1] == reached[2]
+    return told if settled else f"{told} by the estimate, which its interval does not settle"
+
+
 # Paired tests: a and b hold one value per utterance, in the same order
 
 
@@ -205,9 +245,9 @@ def uniform(a: Sequence[float], b: Sequence[float]) -> bool:
 def wilcoxon(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     """Wilcoxon's signed-rank test that a - b is symmetric about zero; pairs without a difference are ranked (Pratt).
 
-    Exact for up to 50 pairs without ties and zeros, and where all pairs differ by the same amount (2^(1 - n), as of
-    the sign test); else with the normal approximation. Raises ValueError on fewer than two pairs, unequal lengths, and
-    a value that is not finite.
+    Exact for up to 50 pairs without ties and zeros, for up to 13 with them (over all signs), and where all pairs differ
+    by the same amount (2^(1 - n), as of the sign test); else with the normal approximation.
+    Raises ValueError on fewer than two pairs, unequal lengths, and a value that is not finite.
     """
     difference = _pairs(a, b)
     n = len(difference)

@@ -32,7 +32,7 @@ from pvlib.study.look import look, styled
 from pvlib.study.manifest import BUCKETS
 from pvlib.study.pictures import spectrogram
 from pvlib.study.provenance import machine
-from pvlib.study.statistics import paired_bootstrap
+from pvlib.study.statistics import cluster_bootstrap_median
 from pvlib.systems.base import Request, Result
 from pvlib.systems.fingerprint import digest
 from pvlib.systems.sv2tts import encoder, prediction, synthesizer, vocoders, wavernn, weights
@@ -410,11 +410,14 @@ def attention(table: pd.DataFrame, note: str) -> str:
 
 
 def prosody(table: pd.DataFrame, note: str) -> str:
-    """One sentence on `prosody_table`: is the speech more monotone than the truth? The note where there is none."""
+    """One sentence on `prosody_table`: is the speech more monotone than the truth? The note where there is none.
+
+    Of medians: an octave error of the pitch tracker multiplies the deviation of an utterance, and pulls a mean.
+    """
     own = table.dropna(subset=["pitch", "true pitch"])
     if len(own) < 2:
         return f"Prosody was not measured: {note or 'too few utterances with a pitch'}"
-    found = paired_bootstrap(own["pitch"], own["true pitch"], own["speaker"])
+    found = cluster_bootstrap_median(own["pitch"] - own["true pitch"], own["speaker"])
     words = (
         "less"
         if found.high < 0
@@ -423,9 +426,10 @@ def prosody(table: pd.DataFrame, note: str) -> str:
         else "neither less nor more, as far as is shown,"
     )
     return (
-        f"Pitch deviates by {own['pitch'].mean():.2f} semitones in `sv2tts`, by {own['true pitch'].mean():.2f} in the "
-        f"true recordings; difference {found.value:+.2f} (95 % interval {found.low:+.2f} to {found.high:+.2f}, "
-        f"n = {len(own)}): **{words}** than the truth."
+        f"Pitch deviates by {own['pitch'].median():.2f} semitones in `sv2tts`, by {own['true pitch'].median():.2f} in "
+        f"the true recordings (medians, which octave errors of the pitch tracker hardly move); median difference "
+        f"{found.value:+.2f} (95 % interval {found.low:+.2f} to {found.high:+.2f}, n = {len(own)}): **{words}** than "
+        "the truth."
     )
 
 

@@ -89,6 +89,8 @@ def parse(name: str) -> tuple[str, dict[str, object]]:
         changed = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
         if call.args or None in changed or bool(at) != bool(changed):
             raise ValueError("a value without a name")
+        if len(changed) < len(call.keywords) or not isinstance(call.func, ast.Name):
+            raise ValueError("a parameter twice, or more than one list of them")
     except (SyntaxError, ValueError, AttributeError) as error:
         raise ConfigError(f"{name!r}: write a variant as {base}@parameter=value,parameter=value") from error
     if changed:

@@ -181,7 +181,8 @@ class F5AsPublished(F5Official):
     """The baseline as the paper's released code runs it: a wrong transcript and a narrow clip.
 
     The clip's second of speech is declared to contain the whole sentence, so the official length formula leaves about
-    one second for it as well.
+    one second for it as well. A row lasts at least a mel frame for each letter of both texts and one more, which is
+    what sentences of more than some 90 letters get.
     """
 
     weights = ("backbone", "vocoder")
