@@ -458,6 +458,16 @@ def test_who_adds_at_the_same_time_loses_nothing(place):
     assert store().missing(keys) == [] and store().wall_seconds(keys) == 20.0
 
 
+def test_adding_nothing_changes_nothing(place):
+    store().add(filled("a"), {"a": 1.0})
+    before = store().path.read_bytes()
+    store().add({}, {})
+    assert store().path.read_bytes() == before
+    store().add({"b": filled("b")["b"] | {"utmos": 3.5}}, {"b": 1.0})
+    store().add({}, {})
+    assert store().get(["b"])["utmos"].tolist() == [3.5] and store().get(["a"])["words"].tolist() == [1]
+
+
 def test_a_part_is_taken_over_once_its_process_has_ended(place):
     alive = store("run-rank1")
     alive.add(filled("a"), {"a": 1.0})

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,9 @@ def to_csv(rows: pd.DataFrame) -> str:
     return rows[columns].to_csv(index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
 
 
-def _columns(rows: pd.DataFrame) -> list[str]:
-    """The columns of a row, those of the proxies where there are some."""
-    return [*COLUMNS, *(column for column in PROXIES if column in rows)]
+def _columns(names: Container[str]) -> list[str]:
+    """The columns of a row, those of the proxies where they are among the names."""
+    return [*COLUMNS, *(column for column in PROXIES if column in names)]
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -196,11 +196,12 @@ class Working:
         """
         self._take()
         try:
-            made = pd.DataFrame(list(rows.values()), index=list(rows))
-            new = made.reindex(columns=_columns(made))
+            columns = _columns(set().union(*rows.values()))
+            new = pd.DataFrame(list(rows.values()), index=list(rows), columns=columns)
             old = self._read()
             old = old.drop(index=old.index.intersection(new.index))
-            merged = pd.concat([old, new]) if len(old) else new
+            # a frame without rows has no types, and would take those of the other
+            merged = pd.concat([frame for frame in (old, new) if len(frame)] or [new])
             write_text(self.path, to_csv(merged.rename_axis(KEY).reset_index()))
             self._rows = self._read()
             before, rest = self._read_seconds()
