@@ -111,9 +111,4 @@ class Dialogue:
 def load(device: torch.device | str = "cpu") -> Dialogue:
     """Qwen2.5-0.5B from the cache. Raises WeightsError where it is missing or damaged."""
     model = next(model for model in models.MODELS if model.name == "Qwen2.5-0.5B")
-    found = models.check(model)
-    if found.state != "present":
-        raise WeightsError(
-            f"{model.name} is {found.state} ({found.detail}); `pvlib models download --optional` fetches it"
-        )
-    return Dialogue(models.find(model, "config.json").parent, device)
+    return Dialogue(models.whole(model).parent, device)

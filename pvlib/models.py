@@ -238,6 +238,17 @@ def find(model: Model, file: str) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
+def whole(model: Model) -> Path:
+    """Where the first file of a model lies that is here whole. Raises WeightsError where it is missing or damaged."""
+    found = check(model)
+    if found.state != "present":
+        flag = " --optional" if model.optional else ""
+        raise WeightsError(
+            f"{model.name} is {found.state} ({found.detail}); `pvlib models download{flag}` fetches it"
+        )
+    return find(model, model.files[0])
+
+
 def states(profile: Profile) -> dict[str, dict[str, str]]:
     """Each network of a profile, what is trained here besides among them: name -> its state and a detail.
 

@@ -335,12 +335,7 @@ def load_encoder(device: torch.device | str = "cpu") -> TextEncoder:
     from transformers import AutoTokenizer, BertModel
 
     model = next(model for model in models.MODELS if model.name == "BERT (Chinese)")
-    found = models.check(model)
-    if found.state != "present":
-        raise WeightsError(
-            f"{model.name} is {found.state} ({found.detail}); `pvlib models download` fetches it"
-        )
-    folder = models.find(model, "config.json").parent
+    folder = models.whole(model).parent
     try:
         bert, told = BertModel.from_pretrained(
             folder,

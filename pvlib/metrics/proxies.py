@@ -201,12 +201,7 @@ def _model(name: str) -> models.Model:
 def load(name: str, device: torch.device | str = "cpu") -> UTMOS | WavLMSpeaker:
     """One proxy with its published weights, from the caches. Raises WeightsError where they are missing or damaged."""
     model = _model(name)
-    found = models.check(model)
-    if found.state != "present":
-        raise WeightsError(
-            f"{model.name} is {found.state} ({found.detail}); `pvlib models download` fetches it"
-        )
-    path = models.find(model, model.files[0])
+    path = models.whole(model)
     if name == "sim_o":
         return WavLMSpeaker(path.parent, device)
     return UTMOS(torch.load(path, map_location="cpu", weights_only=True), device)
