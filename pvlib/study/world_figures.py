@@ -56,8 +56,8 @@ def model_figures(
 ) -> dict[str, Any]:
     """Measure the judges and the vocoder; kept in `build/results/<profile>/models.json`.
 
-    Returns {"values": {name: number}, "figures": [target lines, see `Target`], "key", "utterances"}. Not measured again
-    while weights, sources and manifests are the same. Raises ManifestError, WeightsError.
+    Returns {"values": {name: number}, "figures": [target lines, see `Target`], "key", "weights", "utterances"}. Not
+    measured again while weights, sources and manifests are the same. Raises ManifestError, WeightsError.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -119,6 +119,7 @@ def model_figures(
     result = {
         "profile": profile.name,
         "key": key,
+        "weights": _weights(profile),
         "utterances": len(table),
         "trials": len(trials),
         "quality_utterances": len(positions),
@@ -181,12 +182,19 @@ def targets(values: dict[str, float]) -> list[Target]:
 
 
 def scrambled(profile: Profile | str = "mini") -> str:
-    """One sentence, from the committed figures: whether the recogniser leans on the grammar of the test sentences."""
+    """One sentence: whether the recogniser leans on the grammar of the test sentences.
+
+    From the figures of the present weights, those of a recorded run under way before the committed ones.
+    """
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    path = paths.RESULTS / profile.name / "models.json"
-    if not path.is_file():
-        return "How the recogniser does on scrambled sentences is measured by a recorded run; this profile has none."
-    v = json.loads(path.read_text(encoding="utf-8"))["values"]
+    found = [_json(folder / profile.name / "models.json") for folder in (paths.WORKING_ROWS, paths.RESULTS)]
+    own = [figures for figures in found if figures.get("weights") == _weights(profile)]
+    if not own:
+        return (
+            "How the recogniser does on scrambled sentences is measured by a recorded run; none was made with these "
+            "weights."
+        )
+    v = own[0]["values"]
     times = v["wer_scrambled"] / v["wer_ground_truth"]
     verdict = (
         "it hardly leans on the grammar"
@@ -270,8 +278,21 @@ def _embed(
 
 
 def _known(path: Path, key: str) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    content = _json(path)
     return content if content.get("key") == key else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Kept figures; empty where there are none, or the file is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _weights(profile: Profile) -> dict[str, str]:
+    """What the figures were measured of: the hash of embedded weights, else the repository."""
+    return {
+        name: getattr(profile.sources, name) or hub.read_card(name, profile)["sha256"]
+        for name in ("recognizer", "speaker_encoder", "vocoder")
+    }
