@@ -62,7 +62,7 @@ RULES: dict[str, dict[str, object]] = {
     "letters at the average rate": {"letter_durations": True, "letter_prior_seconds": 100.0},
 }
 
-DEFAULT = 6  # utterances of a study that is not complete
+DEFAULT = 4  # utterances of a study that is not complete: one of each number of words
 
 
 def size(profile: Profile, samples: int, utterances: int) -> int:
