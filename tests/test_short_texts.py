@@ -394,7 +394,7 @@ def test_rows_of_the_main_manifest_are_no_evidence_here():
 
 
 def test_a_share_is_spoken_by_default_and_all_of_a_complete_study():
-    assert short_texts.size(MINI, 40, 200) == 6 and short_texts.size(MINI, 4, 200) == 4
+    assert short_texts.size(MINI, 40, 200) == 4 and short_texts.size(MINI, 3, 200) == 3
     assert short_texts.size(MINI, 200, 200) == 200
     with pytest.raises(ConfigError, match="no manifest of ultra-short texts"):
         short_texts.read(PAPER)
@@ -471,7 +471,7 @@ def read_by_notebooks(monkeypatch) -> list[tuple]:
         ("", main, 40),
         ("", [sweeps.variant(MINI, *pair) for pair in sweeps.grid()], sweeps.size(40)),
         ("", ablations.system_names(MINI), 1),
-        ("mini-ultra-short", short_texts.system_names(MINI), 6),
+        ("mini-ultra-short", short_texts.system_names(MINI), 4),
     ]
 
 
