@@ -51,17 +51,9 @@ def cluster_bootstrap(
     Raises ValueError on no utterance, on NaN, or when no resample gives a finite value.
     """
     columns = np.stack([np.asarray(total, dtype=float) for total in totals])  # (k, n)
-    names, member = np.unique(np.asarray(clusters), return_inverse=True)
-    if columns.shape[1] != len(member):
-        raise ValueError(f"{columns.shape[1]} values for {len(member)} cluster labels")
-    if not len(member):
-        raise ValueError("no utterances: nothing to estimate")
-    if not np.isfinite(columns).all():
-        raise ValueError("a value is not finite; leave such utterances out and say how many")
-    sums = np.stack([np.bincount(member, weights=column, minlength=len(names)) for column in columns])
-    draws = np.random.default_rng(seed).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), size=resamples
-    )
+    member, draws = _drawn(columns, clusters, resamples, seed)
+    count = draws.shape[1]
+    sums = np.stack([np.bincount(member, weights=column, minlength=count) for column in columns])
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(statistic(*columns.sum(axis=1, keepdims=True))[0])
         estimates = statistic(*(sums @ draws.T))
@@ -69,7 +61,25 @@ def cluster_bootstrap(
     if not np.isfinite(value) or not len(estimates):
         raise ValueError("the statistic is not finite on these utterances")
     low, high = np.quantile(estimates, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high), len(member), len(names))
+    return Interval(value, float(low), float(high), len(member), count)
+
+
+def _drawn(
+    values: np.ndarray, clusters: Sequence[str], resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which cluster each of n utterances belongs to, (n,), and how often each of c is drawn, (resamples, c).
+
+    values: (..., n). Raises ValueError where there are none, not as many as labels, or one is not finite.
+    """
+    names, member = np.unique(np.asarray(clusters), return_inverse=True)
+    if values.shape[-1] != len(member):
+        raise ValueError(f"{values.shape[-1]} values for {len(member)} cluster labels")
+    if not len(member):
+        raise ValueError("no utterances: nothing to estimate")
+    if not np.isfinite(values).all():
+        raise ValueError("a value is not finite; leave such utterances out and say how many")
+    even = np.full(len(names), 1 / len(names))
+    return member, np.random.default_rng(seed).multinomial(len(names), even, size=resamples)
 
 
 def cluster_bootstrap_mean(
@@ -96,20 +106,11 @@ def cluster_bootstrap_median(
 ) -> Interval:
     """The median over utterances with a percentile interval from resampled speakers. Raises ValueError as above."""
     values = np.asarray(values, dtype=float)
-    names, member = np.unique(np.asarray(clusters), return_inverse=True)
-    if len(values) != len(member):
-        raise ValueError(f"{len(values)} values for {len(member)} cluster labels")
-    if not len(values):
-        raise ValueError("no utterances: nothing to estimate")
-    if not np.isfinite(values).all():
-        raise ValueError("a value is not finite; leave such utterances out and say how many")
+    member, draws = _drawn(values, clusters, resamples, seed)
     order = np.argsort(values)
-    draws = np.random.default_rng(seed).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), size=resamples
-    )
     medians = [np.median(np.repeat(values[order], drawn[member[order]])) for drawn in draws]
     low, high = np.quantile(medians, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(np.median(values)), float(low), float(high), len(values), len(names))
+    return Interval(float(np.median(values)), float(low), float(high), len(values), draws.shape[1])
 
 
 def verification_error(
