@@ -70,6 +70,24 @@ class LocalBlock(DiTBlock):
         return super().forward(x + depthwise(self.local, seen), t, mask=mask, rope=rope)
 
 
+class PaddedTextEmbedding(TextEmbedding):
+    """The official text encoder; outside training each row of a batch is encoded at its own length.
+
+    The official one fills a batch up to its longest row. The global response norm of its blocks counts that filler
+    before the mask takes it out, so that what a shorter row reads depends on its company.
+    """
+
+    def forward(self, text: Tensor, seq_len: int | Tensor, drop_text: bool = False) -> Tensor:
+        """text: (b, nt) vocabulary indices, filler -1. Returns (b, n, d), n the longest of `seq_len`."""
+        if self.training or not torch.is_tensor(seq_len):
+            return super().forward(text, seq_len, drop_text)
+        rows = [
+            super(PaddedTextEmbedding, self).forward(row[None], n, drop_text)[0]
+            for row, n in zip(text, seq_len.tolist(), strict=True)
+        ]
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
 class AlignedTextEmbedding(TextEmbedding):
     """The official text encoder, its output stretched over the tokens by an alignment.
 
@@ -325,7 +343,11 @@ class Backbone(nn.Module):
                     LocalBlock(kernel=settings.local_kernel, **block) for _ in range(settings.depth)
                 )
                 transformer.initialize_weights()
-        if conditioning != "padded":
+        if conditioning == "padded":
+            transformer.text_embed = PaddedTextEmbedding(
+                len(vocabulary), settings.text_dim, mask_padding=True, conv_layers=settings.conv_layers
+            )
+        else:
             transformer.text_embed = AlignedTextEmbedding(
                 vocabulary,
                 settings.text_dim,

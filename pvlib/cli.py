@@ -8,6 +8,7 @@ help and mistakes in the arguments answer at once.
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import json
 import os
@@ -84,7 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         except Exception as error:
             if not type(error).__module__.startswith("pvlib."):
-                raise  # not foreseen: the traceback is worth having
+                if not isinstance(error, OSError) or error.errno not in BARRED:
+                    raise  # not foreseen: the traceback is worth having
+                place = "" if error.filename is None else f"{error.filename}: "
+                return _fail(f"{place}{error.strerror}; {BARRED[error.errno]}")
             status, lines = getattr(error, "status", 2), getattr(error, "in_lines", False)
             return _fail(str(error), status, lines)
     return 0
@@ -108,6 +112,13 @@ class Command(NamedTuple):
 
 
 COMMANDS: dict[str, Command] = {}
+BARRED = {  # how a path can be closed to us wherever it is touched, and what to do
+    errno.EACCES: "name another, or give yourself the right to it",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EROFS: "name a place that can be written",
+    errno.ENOSPC: "make room there, or point PVLIB_BUILD at another disk",
+    errno.EDQUOT: "make room there, or point PVLIB_BUILD at another disk",
+}
 GROUPS = {
     "world": "The mini world: build its speech again, or look at it.",
     "models": "The official models of the paper profile: what they are, download them, check them.",
@@ -161,28 +172,36 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _whole(text: str, least: int, most: float, wanted: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"{text} is not {wanted}")
+    return number
+
+
 def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return int(text)
+    return _whole(text, 1, float("inf"), "at least 1")
 
 
 def _seed(text: str) -> int:
-    if not 0 <= int(text) < 2**32:
-        raise argparse.ArgumentTypeError(f"{text} is not 0 to {2**32 - 1}")
-    return int(text)
-
-
-def _duration(text: str) -> float:
-    if not 0 < float(text) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    return float(text)
+    return _whole(text, 0, 2**32 - 1, f"0 to {2**32 - 1}")
 
 
 def _port(text: str) -> int:
-    if not 0 <= int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"{text} is not 0 to 65535")
-    return int(text)
+    return _whole(text, 0, 65535, "0 to 65535")
+
+
+def _duration(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return seconds
 
 
 def _model(name: str) -> str:
@@ -260,7 +279,7 @@ def clone(arguments: argparse.Namespace) -> None:
     from pvlib.study import preflight
     from pvlib.voice import PersonaVoice
 
-    preflight.check(profile, test_set=False)
+    preflight.check(profile, test_set=False, judged=False)
     audio.load(arguments.reference)  # a bad recording is told before the models are read
     conditions = _conditions(arguments, profile)
     voice = PersonaVoice.load(profile.name, **settings)
@@ -356,8 +375,8 @@ def _check_output(path: Path, reference: Path) -> None:
         "--jobs",
         type=_positive,
         metavar="N",
-        help="processes that share the synthesis, and notebooks at a time (default: 2 on two or more cores without a "
-        "GPU, else 1)",
+        help="processes that share the synthesis, and notebooks at a time (default: 2 for the profile mini on two or "
+        "more cores without a GPU, else 1)",
     ),
     argument("--only", nargs="+", metavar="NN", help="these notebooks alone, by number, such as 06 08"),
     argument(
@@ -399,8 +418,9 @@ def reproduce(arguments: argparse.Namespace) -> None:
     if arguments.keep:
         from pvlib.study import recorded
 
-        taken = recorded.take_up(profile, again=arguments.again or 0, progress=True)
-        print(f"{taken:,} recorded rows taken up")
+        say = functools.partial(print, file=sys.stderr)
+        taken = recorded.take_up(profile, again=arguments.again or 0, say=say, progress=True)
+        say(f"{taken:,} recorded rows taken up")
     given = (profile.name, arguments.samples, arguments.record, arguments.only, jobs)
     print(study.reproduce(*given, learning=speed.measured))
 
@@ -692,8 +712,8 @@ def _same_file(one: Path, other: Path) -> bool:
 )
 def speed(arguments: argparse.Namespace) -> None:
     """Measure the full-size F5-TTS, with random weights, against the official inference function: latency, real-time
-    factor and memory in one run on this machine. Needs no download, and 3 GB of memory; on a CPU the full grid takes an
-    hour, so begin with one cell of it, or record it: the same command goes on where it was ended."""
+    factor and memory in one run on this machine. Needs no download, and 3.5 GB of memory; on two cores the full grid
+    takes an hour and a half, so begin with one cell, or record it: the same command goes on where it was ended."""
     from pvlib.study import full_size
 
     known, keep = None, None
@@ -804,9 +824,12 @@ def _check_training(arguments: argparse.Namespace, profile: Profile) -> None:
         raise CommandError(
             f"--larger is for {', '.join(SCALED)}; the steps of {arguments.name} stay as they are"
         )
+    from pvlib import hub
+
     adapters = arguments.name == "adapters"
     if arguments.dry_run and not adapters:
-        raise CommandError("--dry-run computes the memory of the adapters: `pvlib train adapters --dry-run`")
+        command = hub.training_command("adapters", profile.name)
+        raise CommandError(f"--dry-run computes the memory of the adapters: `{command} --dry-run`")
     if profile.embedded and arguments.speech:
         raise CommandError(
             f"--speech {arguments.speech}: profile {profile.name} learns from the mini world; leave it out, or add "
@@ -815,7 +838,7 @@ def _check_training(arguments: argparse.Namespace, profile: Profile) -> None:
     if not profile.embedded and not adapters:
         raise CommandError(
             f"train {arguments.name}: the models of profile {profile.name} are official (`pvlib models download`); "
-            "only its adapters are trained: `pvlib train adapters`"
+            f"only its adapters are trained: `{hub.training_command('adapters', profile.name)}`"
         )
     if not (profile.embedded or arguments.speech or arguments.dry_run):
         raise CommandError(
@@ -996,7 +1019,7 @@ def serve(arguments: argparse.Namespace) -> None:
     from pvlib.dashboard.studio import Studio
     from pvlib.study import preflight
 
-    preflight.check(profile, test_set=False)
+    preflight.check(profile, test_set=False, judged=False)
     # a taken port is told before the models are read
     with api.listen(arguments.host, arguments.port) as listening:
         studio = Studio(profile.name, **settings)

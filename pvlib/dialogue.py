@@ -11,9 +11,8 @@ from pathlib import Path
 
 import torch
 
-from pvlib import hub, models, persona
+from pvlib import models, persona
 from pvlib.config import TRAITS
-from pvlib.hub import WeightsError
 
 WORDS = {  # how a trait's low and its high pole are called in the script
     "openness": ("down-to-earth", "curious"),
@@ -63,17 +62,11 @@ class Dialogue:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.device = torch.device(device)
-        try:
+        with models.reading(folder, "a language model"):
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            with models.quietly():
-                network = AutoModelForCausalLM.from_pretrained(
-                    folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-                )
-        except Exception as error:  # transformers raises whatever its readers do
-            reason = " ".join(str(error).split())[:200]
-            raise WeightsError(
-                f"{folder} cannot be read as a language model ({reason}); {hub.REPLACE}"
-            ) from error
+            network = AutoModelForCausalLM.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
         self.network = network.eval().requires_grad_(False).to(self.device)
 
     def reply(

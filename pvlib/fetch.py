@@ -55,9 +55,7 @@ def fetch(
             _download(url, part, size, dict(headers or {}), attempts)
             if wrong := damage(part, sha256, size):
                 part.unlink()
-                raise FetchError(
-                    f"{_plain(url)} {wrong}; nothing was kept: run the command again, or try another mirror"
-                )
+                raise FetchError(f"{_plain(url)} {wrong}; nothing was kept: run the command again")
             os.replace(part, path)
     except OSError as error:
         raise FetchError(

@@ -200,8 +200,11 @@ def needed(profile: Profile, *, judged: bool = True) -> tuple[Model, ...]:
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """Transformers without its report of what else a checkpoint holds; what is missing the caller checks."""
+def reading(folder: Path, what: str) -> Iterator[None]:
+    """Transformers, while it reads official files, without its report of what else a checkpoint holds.
+
+    What is missing the caller checks. Raises WeightsError that the folder cannot be read as `what`.
+    """
     from transformers.utils import logging
 
     level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -209,6 +212,14 @@ def quietly() -> Iterator[None]:
     logging.disable_progress_bar()
     try:
         yield
+    except (ImportError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # transformers raises whatever its readers do
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(
+            f"{folder} cannot be read as {what} ({reason}); delete the folder and run "
+            "`pvlib models download --optional`"
+        ) from error
     finally:
         logging.set_verbosity(level)
         if shown:
@@ -241,12 +252,16 @@ def find(model: Model, file: str) -> Path | None:
 def whole(model: Model) -> Path:
     """Where the first file of a model lies that is here whole. Raises WeightsError where it is missing or damaged."""
     found = check(model)
-    if found.state != "present":
-        flag = " --optional" if model.optional else ""
-        raise WeightsError(
-            f"{model.name} is {found.state} ({found.detail}); `pvlib models download{flag}` fetches it"
-        )
+    if found.state == "damaged":  # the detail says what to do
+        raise WeightsError(f"{model.name} is damaged ({found.detail})")
+    if found.state == "missing":
+        raise WeightsError(f"{model.name} is missing ({found.detail}); `{_command(model)}` fetches it")
     return find(model, model.files[0])
+
+
+def _command(model: Model) -> str:
+    """What fetches a model, or replaces it."""
+    return "pvlib models download" + " --optional" * model.optional
 
 
 def states(profile: Profile) -> dict[str, dict[str, str]]:
@@ -291,7 +306,7 @@ def check(model: Model, profile: Profile = PAPER) -> Finding:
             wrong[model.files[0]] = str(error).removesuffix(f"; {hub.REPLACE}")
     if wrong:
         reasons = "; ".join(f"{file} {reason}" for file, reason in wrong.items())
-        return Finding(model, "damaged", f"{reasons}; {hub.REPLACE}", tuple(wrong))
+        return Finding(model, "damaged", f"{reasons}; `{_command(model)}` replaces it", tuple(wrong))
     if absent := [file for file in model.files if file not in there]:
         shown = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
         return Finding(model, "missing", shown if there else "nothing of it is here")

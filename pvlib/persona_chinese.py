@@ -336,7 +336,7 @@ def load_encoder(device: torch.device | str = "cpu") -> TextEncoder:
 
     model = next(model for model in models.MODELS if model.name == "BERT (Chinese)")
     folder = models.whole(model).parent
-    try:
+    with models.reading(folder, "BERT"):
         bert, told = BertModel.from_pretrained(
             folder,
             local_files_only=True,
@@ -345,9 +345,6 @@ def load_encoder(device: torch.device | str = "cpu") -> TextEncoder:
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # transformers raises whatever its readers do
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{folder} does not load as BERT ({reason}); {hub.REPLACE}") from error
     if told["missing_keys"] or told["mismatched_keys"]:
         raise WeightsError(f"{folder} holds no BERT of its own configuration; {hub.REPLACE}")
     return TextEncoder(bert.to(device), tokenizer).eval()

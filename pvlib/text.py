@@ -53,10 +53,12 @@ _MARKS = {  # with a space behind those that may stand between letters or digits
 }
 _MUTE = '"()[]{}<>*_#|/\\~^`•·'  # marks without a sound: dropped without a word about it
 
-_NUMBER = r"\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?"
-_MINUS = re.compile(r"(?<![^\s(\[\"'])-(?=[$€£]?\d)")  # neither a range (3-5, 5%-10%) nor a dash with spaces
+_NUMBER = r"\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|(?<![^\s(\[\"'$€£-])\.\d+"
+_MINUS = re.compile(
+    r"(?<![^\s(\[\"'])-(?=[$€£]?\.?\d)"
+)  # neither a range (3-5, 5%-10%) nor a dash with spaces
 _MONEY = re.compile(rf"([$€£])\s?({_NUMBER})(?:\s(thousand|million|billion|trillion)\b)?", re.IGNORECASE)
-_ORDINAL = re.compile(r"\b(\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", re.IGNORECASE)
+_ORDINAL = re.compile(rf"(?<!\w)({_NUMBER})(?:st|nd|rd|th)\b", re.IGNORECASE)
 _NUMBERS = re.compile(_NUMBER)
 
 
@@ -95,8 +97,8 @@ def number_words(number: int) -> str:
 
 
 def spell_numbers(text: str) -> str:
-    """Digits in English words: "3rd" third, "1,000th" one thousandth, "2.5" two point five, "$5" five dollars,
-    "$5 million" five million dollars, "-5" minus five.
+    """Digits in English words: "3rd" third, "1,000th" one thousandth, "2.5" two point five, "2.5th" two point fifth,
+    ".5" point five, "$5" five dollars, "$5 million" five million dollars, "-5" minus five.
 
     Numbers beyond 999,999 and those with leading zeros are read digit by digit.
     """
@@ -170,8 +172,8 @@ def _plain(character: str, known: frozenset[str]) -> str | None:
 def _numeral_words(numeral: str) -> str:
     whole, _, decimals = numeral.replace(",", "").partition(".")
     read_digits = len(whole) > 6 or (len(whole) > 1 and whole[0] == "0")
-    words = _digit_words(whole) if read_digits else number_words(int(whole))
-    return f"{words} point {_digit_words(decimals)}" if decimals else words
+    words = _digit_words(whole) if read_digits or not whole else number_words(int(whole))
+    return f"{words} point {_digit_words(decimals)}".lstrip() if decimals else words
 
 
 def _digit_words(digits: str) -> str:
@@ -186,8 +188,7 @@ def _money_words(match: re.Match[str]) -> str:
 
 
 def _ordinal_words(numeral: str) -> str:
-    digits = numeral.replace(",", "")
-    words = number_words(int(digits)) if len(digits) <= 6 else _digit_words(digits)
+    words = _numeral_words(re.sub(r"^0+(?=\d)", "", numeral))
     head, separator, last = re.fullmatch(r"(?:(.*)([ -]))?(\w+)", words).groups(default="")
     if last in _ORDINALS:
         last = _ORDINALS[last]

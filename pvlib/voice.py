@@ -68,6 +68,9 @@ SWITCHED = {  # what a switch that is off leaves without effect
         "vad_trailing_silence_ms",
     ),
     "use_rms_normalize": ("rms_target", "rms_gain_range"),
+    "boundary_hardening": ("lead_trim_ms", "lead_trim_peak"),
+    "use_laag": ("laag_chunk_max_chars", "laag_chunk_min_chars"),
+    "laag_chunking": ("laag_chunk_max_chars", "laag_chunk_min_chars"),
 }
 MIN_FRAMES = 2  # generated at least: the vocoder needs two
 
@@ -194,7 +197,7 @@ class PersonaVoice:
         limits widened to admit it.
         Raises ConfigError on an unknown profile or parameter, WeightsError on missing or damaged weights.
         """
-        profile = get_profile(profile_name, **_with_laag_base(inference_overrides))
+        profile = get_profile(profile_name, **with_laag_base(inference_overrides))
         _check_supported(profile.inference)
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         backbone = hub.load_backbone(profile, device)
@@ -594,7 +597,7 @@ def _keep(made: dict[int, Speech | Exception], j: int, error: Exception, errors:
     made[j] = error
 
 
-def _with_laag_base(overrides: dict[str, object]) -> dict[str, object]:
+def with_laag_base(overrides: dict[str, object]) -> dict[str, object]:
     """`cfg_strength` alone also sets LAAG's base and admits it within LAAG's limits."""
     strength = overrides.get("cfg_strength")
     if not isinstance(strength, int | float) or "laag_cfg_base" in overrides:
@@ -636,6 +639,15 @@ def _check_supported(inference: Inference) -> None:
     if inference.duration_predictor and (inference.letter_durations or inference.oracle_duration):
         other = "letter_durations" if inference.letter_durations else "oracle_duration"
         raise ConfigError(f"duration_predictor=True and {other}=True both set the length; choose one of them")
+    if inference.letter_durations or inference.oracle_duration or inference.duration_predictor:
+        guided = inference.short_text_cfg is not None  # then the bytes still say which text is short
+        for name in ("short_text_speed",) if guided else ("short_text_speed", "short_text_bytes"):
+            if getattr(inference, name) != getattr(usual, name):
+                raise ConfigError(
+                    f"{name}={getattr(inference, name)!r} has no effect: only the official formula of lengths slows "
+                    "down for a short text; set letter_durations=False and leave oracle_duration and "
+                    "duration_predictor out"
+                )
     if not inference.laag_chunking and not inference.use_laag:
         raise ConfigError(
             "laag_chunking=False has no effect without LAAG; leave it out, or set use_laag=True"

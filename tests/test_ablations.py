@@ -53,14 +53,14 @@ def test_a_module_that_is_missed_is_found_and_the_rest_is_not(rows):
 
 
 def test_gains_and_losses_of_the_variants_are_told_apart():
-    columns = ["variant", "metric", "difference", "n", "d", "p", "p_holm"]
+    columns = ["variant", "metric", "difference", "n", "differ", "d", "p", "p_holm"]
     lines = [
-        ("closer", "secs_ge2e_speaker", 0.02, 48, 0.5, 0.001, 0.01),
-        ("farther", "secs_ecapa_clip", -0.03, 48, -0.5, 0.001, 0.01),
-        ("clearer", "wer_capped", -0.04, 48, float("nan"), 0.001, 0.01),
-        ("garbled", "first_lost", 0.05, 48, 0.5, 0.001, 0.01),
-        ("unsure", "wer_capped", 0.06, 48, 0.2, 0.04, 0.2),
-        ("even", "wer_capped", 0.0, 48, 0.0, 0.001, 0.01),
+        ("closer", "secs_ge2e_speaker", 0.02, 48, 48, 0.5, 0.001, 0.01),
+        ("farther", "secs_ecapa_clip", -0.03, 48, 12, -0.5, 0.001, 0.01),
+        ("clearer", "wer_capped", -0.04, 48, 48, float("nan"), 0.001, 0.01),
+        ("garbled", "first_lost", 0.05, 48, 48, 0.5, 0.001, 0.01),
+        ("unsure", "wer_capped", 0.06, 48, 48, 0.2, 0.04, 0.2),
+        ("even", "wer_capped", 0.0, 48, 48, 0.0, 0.001, 0.01),
     ]
     found = pd.DataFrame(lines, columns=columns)
     told = ablations.summary(found, "All")
@@ -69,6 +69,7 @@ def test_gains_and_losses_of_the_variants_are_told_apart():
     )
     assert better.startswith("closer, `secs_ge2e_speaker` +0.020 (d = +0.50, Holm's p = 0.01); clearer, ")
     assert "-0.040 (d is not defined" in better and "unsure" not in told
+    assert "; 12 of 48 pairs differ, by -0.120);" in worse and worse.count("pairs differ") == 1
     assert worse.startswith("farther, `secs_ecapa_clip` -0.030") and "garbled, `first_lost` +0.050" in worse
     assert "**The variant is of the same mean** in 1: even" in told
     assert "better**" not in ablations.summary(found.iloc[[1]], "One")
@@ -87,7 +88,9 @@ def test_every_retired_module_of_the_papers_table_is_explained_in_the_notebook()
 def test_the_identity_is_counted_row_by_row(rows):
     assert ablations.identical(rows, "AM-ODE").startswith("AM-ODE: 0 of 48 rows differ")
     assert ablations.identical(rows, "SBM").startswith("SBM: 48 of 48 rows differ")
+    (sbm,) = ablations.table(rows, ["SBM"], ["wer_capped"]).to_dict("records")
     (line,) = ablations.table(rows, ["AM-ODE"], ["wer_capped"]).to_dict("records")
+    assert (sbm["differ"], line["differ"]) == (48, 0)
     assert (line["difference"], line["d"], line["p"]) == (0, 0, 1)
 
 

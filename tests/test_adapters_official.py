@@ -349,11 +349,18 @@ def test_the_dry_run_prints_the_sum_beside_the_claim(capsys):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["vocoder", "--profile", "paper"], "official (`pvlib models download`); only its adapters"),
+        (["vocoder", "--profile", "paper"], "trained: `pvlib train adapters --profile paper --speech DIR`"),
         (["all", "--profile", "paper"], "only its adapters are trained"),
         (["adapters", "--profile", "paper"], "needs --speech DIR"),
         (["adapters", "--speech", "x"], "learns from the mini world"),
-        (["vocoder", "--dry-run"], "--dry-run computes the memory of the adapters"),
+        (
+            ["vocoder", "--dry-run"],
+            "--dry-run computes the memory of the adapters: `pvlib train adapters --dry-run`",
+        ),
+        (
+            ["vocoder", "--dry-run", "--profile", "paper"],
+            "`pvlib train adapters --profile paper --speech DIR --dry-run`",
+        ),
         (["adapters", "--profile", "maxi"], "no profile 'maxi'"),
     ],
 )

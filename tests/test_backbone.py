@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from f5_tts.model import CFM
-from f5_tts.model.backbones.dit import DiT
+from f5_tts.model.backbones.dit import DiT, TextEmbedding
 from f5_tts.model.modules import AttnProcessor, DiTBlock
 
 from pvlib import attention, backbone, ceag, config
@@ -75,8 +75,21 @@ def test_a_batch_equals_its_rows(conditioning, stack, skip):
     for together, row in zip(model.sample(rows, steps=6), rows, strict=True):
         alone = model.sample([row], steps=6)[0]
         assert together.shape == (row.frames, 100)
-        tolerance = 1e-3 if conditioning == "padded" else 2e-5  # the official text encoder lets padding in
-        torch.testing.assert_close(together, alone, atol=tolerance, rtol=0)
+        torch.testing.assert_close(together, alone, atol=2e-5, rtol=0)
+
+
+def test_padded_text_is_read_at_its_own_length_where_the_official_encoder_reads_its_company():
+    encoder = tiny("padded", 1).transformer.text_embed
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(parameter.numel()))
+    text = torch.tensor([[5, 6, 7, 8, 9, 10], [5, 6, 7, -1, -1, -1]])
+    lengths = torch.tensor([60, 20])
+    with torch.no_grad():
+        alone = encoder(text[1:], 20)[0]
+        ours, official = encoder(text, lengths), TextEmbedding.forward(encoder, text, lengths)
+    torch.testing.assert_close(ours[1, :20], alone, atol=1e-5, rtol=0)
+    assert (official[1, :20] - alone).abs().max() > 1e-2
+    assert ours.shape == official.shape and not ours[1, 20:].any()
 
 
 def test_a_row_beyond_the_positions_of_the_text_encoder_is_refused():

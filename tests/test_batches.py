@@ -14,6 +14,7 @@ from pvlib import config, paths
 from pvlib.metrics.judges import Verdict
 from pvlib.study import batches, look
 from pvlib.study import manifest as manifests
+from pvlib.study.ranks import RanksError
 
 QUICK = replace(config.MINI, inference=replace(config.MINI.inference, steps=3))
 
@@ -59,6 +60,18 @@ def test_a_batch_says_what_the_official_function_says(both):
         apart = np.sqrt(np.mean(np.square(low_other - other)) / np.mean(np.square(other)))
         assert 0 < apart < 0.5  # another precision, the same utterance
         assert not np.array_equal(one, low)
+
+
+def _no_memory(*_):
+    raise MemoryError("in a process of its own")
+
+
+def test_a_process_that_cannot_begin_is_one_error_with_a_way_on(monkeypatch):
+    monkeypatch.setattr(batches, "_begin", _no_memory)
+    nothing = (QUICK, torch.device("cpu"), [], ())
+    one_error = pytest.raises(RanksError, match=r"one of the 2 processes .* run again with --jobs 1")
+    with one_error, batches._processes(2, *nothing) as pool:
+        pytest.fail(f"{pool} began")
 
 
 def test_lines_count_utterances_and_time(both):

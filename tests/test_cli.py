@@ -196,6 +196,15 @@ def test_the_other_commands_tell_mistakes_too(capsys):
         with pytest.raises(SystemExit) as stop:
             cli.main(arguments)
         assert stop.value.code == 2
+    capsys.readouterr()
+    for arguments, told in (
+        (["verify", "--rows", "ten"], "argument --rows: 'ten' is no whole number"),
+        (["train", "vocoder", "--minutes", "some"], "argument --minutes: 'some' is no number"),
+        (["serve", "--port", "99999"], "argument --port: 99999 is not 0 to 65535"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.main(arguments)
+        assert told in capsys.readouterr().err
 
 
 def test_evaluate_takes_all_variants_along(monkeypatch, capsys):
@@ -260,6 +269,20 @@ def test_an_error_of_ours_becomes_one_line_however_long(monkeypatch, capsys):
 
     fails_with(monkeypatch, WeightsError("first\nsecond\n  third"))
     assert error(capsys, "info") == "pvlib: error: first second third\n"
+
+
+def test_a_path_that_is_closed_to_us_is_one_line_wherever_it_is_touched(capsys, tmp_path):
+    name = "x" * 300 + ".wav"
+    line = error(capsys, "clone", "--reference", name, "--text", "hello", "--out", str(tmp_path / "a.wav"))
+    assert line.startswith(f"pvlib: error: {name}: File name too long; choose a shorter name")
+
+
+def test_a_full_disk_is_one_line_and_another_error_of_the_system_is_not(monkeypatch, capsys):
+    fails_with(monkeypatch, OSError(28, "No space left on device", "/somewhere/x"))
+    assert "/somewhere/x: No space left on device; make room" in error(capsys, "info")
+    fails_with(monkeypatch, FileNotFoundError(2, "No such file", "x"))
+    with pytest.raises(FileNotFoundError):
+        cli.main(["info"])
 
 
 def test_a_missing_package_is_named(monkeypatch, capsys):

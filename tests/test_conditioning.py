@@ -243,3 +243,18 @@ def test_an_error_rate_that_few_utterances_cannot_give_is_not_told_as_a_number()
     assert "changes by +0.100" in conditioning.untrained_text(table)
     few = conditioning.untrained_text(table.assign(**{"speaker EER": np.nan}))
     assert "cannot be told from so few utterances" in few and "nan" not in few
+
+
+def test_a_measure_of_the_room_that_goes_the_other_way_is_told():
+    """Twelve utterances whose room comes back: worse background, as expected; less noise; the same decay."""
+    quiet = pd.DataFrame(
+        {"utterance": [f"u{k}" for k in range(12)], "speaker": [f"s{k // 2}" for k in range(12)]}
+    )
+    noise = np.random.default_rng(0).normal(0, 0.01, (3, 12))
+    first = quiet.assign(env_weight=0.0, background=4 + noise[0], snr=30 + noise[1], t60=0.3)
+    last = quiet.assign(env_weight=1.0, background=3.5, snr=35.0, t60=0.3 + np.tile([1, -1], 6) * 0.01)
+    told = conditioning.weighed_text(pd.concat([first, last]))
+    assert told.count("n = 12; ") == 3
+    assert "(n = 12; as expected)" in told.partition("decay")[0]
+    assert "(n = 12; not shown)" in told.partition("decay")[2].partition("signal")[0]
+    assert "(n = 12; **the other way**)" in told.partition("signal")[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import io
 import json
 import re
@@ -27,9 +28,11 @@ from babble import babble
 from torch import nn
 
 from pvlib import audio, cli, hub, paths, persona
+from pvlib.audio import AudioError
 from pvlib.config import MINI, PAPER, TRAITS, Inference
 from pvlib.dashboard import api, graph, studio
 from pvlib.dashboard.studio import Studio
+from pvlib.hub import WeightsError
 from pvlib.voice import PersonaVoice
 
 TEXT = "the quiet river."
@@ -595,3 +598,21 @@ def test_an_address_is_what_a_browser_takes():
         pytest.skip("this machine has no IPv6")
     with listening:
         assert re.fullmatch(r"http://\[::1\]:\d+", api.address(listening))
+
+
+def test_adapters_of_another_backbone_leave_a_graph(monkeypatch):
+    def of_another(profile, backbone):
+        raise WeightsError("adapters.safetensors belongs to another backbone")
+
+    monkeypatch.setattr(hub, "load_adapters", of_another)
+    nodes = {node["id"]: node for node in Studio("mini").architecture()["nodes"]}
+    assert nodes["backbone"]["parameters"] > 0 and not nodes["film"]["on"]
+
+
+def test_a_full_disk_is_the_servers_fault(site, room, monkeypatch):
+    def full(*_, **__):
+        raise AudioError("cannot write x.wav") from OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(room, "clone", full)
+    answer = clone(site, text="hello")
+    assert answer.status == 507 and "no space left" in answer.error

@@ -365,7 +365,7 @@ def test_without_the_encoders_weights_the_set_is_made_and_the_lack_is_told(corpu
     (libritts.folder() / "LibriTTS").symlink_to(root / "LibriTTS")
     monkeypatch.setattr(libritts, "RECORDINGS", len(corpus[1]))
     with pytest.warns(
-        libritts.LibriTTSWarning, match=r"no weights here; then run `pvlib data prepare --skip"
+        libritts.LibriTTSWarning, match=r"no weights here; then run `pvlib data prepare --samples 4 --skip"
     ):
         made = libritts.prepare(samples=4, skip_download=True)
     assert len(made.table) == 4 and not made.enrolment

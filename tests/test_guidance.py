@@ -137,7 +137,7 @@ def test_a_reached_target_and_an_unchanged_word_are_told():
 
 def test_sentences_on_time_and_padding():
     cost = pd.DataFrame({"kind": ["none", "ceag"], "seconds": [2.0, 3.0]})
-    assert "1.50 times as long" in guidance.cost_sentence(cost, 32)
+    assert "timed once, took 1.50 times as long" in guidance.cost_sentence(cost, 32)
     lines = [("ieag", "alone", "yes", 1.0, 0.0), ("ieag", "in a padded batch", "yes", 1.0, 2e-5)]
     lines += [("ieag", "in a padded batch", "no", 0.0, np.nan)]
     table = pd.DataFrame(lines, columns=["kind", "row", "masks", "finite", "apart"])

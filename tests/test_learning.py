@@ -39,6 +39,24 @@ def test_lost_words_of_a_worked_example():
     )
 
 
+def test_shares_of_lost_words_have_a_place_and_an_interval():
+    """Three speakers of ten words: the first loses its first word, the second its last, the third none."""
+    lost = pd.DataFrame(
+        [
+            ("x", speaker, speaker, "w", k / 9, int((speaker, k) in (("a", 0), ("b", 9))))
+            for speaker in "abc"
+            for k in range(10)
+        ],
+        columns=["system", "utterance", "speaker", "word", "place", "lost"],
+    )
+    found = learning.shares_by_place(lost).set_index("place")
+    assert list(found.index) == [-1, 0, 1, 2, 3, 4, 5]
+    assert found["share"].tolist() == pytest.approx([1 / 3, 1 / 6, 0, 0, 0, 1 / 6, 1 / 3])
+    first = found.loc[-1]
+    assert 0 <= first["low"] <= first["share"] <= first["high"] <= 1 and first["high"] > first["low"]
+    assert (found.loc[1, "low"], found.loc[1, "high"]) == (0, 0)
+
+
 def test_worst_words_need_to_occur_often():
     lost = pd.DataFrame({"word": ["rare", "a", "a", "b", "b"], "lost": [1, 1, 0, 0, 0]})
     table = learning.worst_words(lost, least=2)
@@ -47,7 +65,7 @@ def test_worst_words_need_to_occur_often():
 
 def test_a_falling_loss_is_told_from_a_flat_one():
     falling = pd.DataFrame({"loss": [10 / (k + 1) for k in range(40)]})
-    assert "still learning" in learning.trend("m", falling) and "% lower than" in learning.trend("m", falling)
+    assert "still falling" in learning.trend("m", falling) and "% lower than" in learning.trend("m", falling)
     assert "would bring little" in learning.trend("m", pd.DataFrame({"mel": [0.2] * 40}))
     assert "too few" in learning.trend("m", falling.head(4))
     with pytest.raises(ValueError, match="columns rate has none of mel"):

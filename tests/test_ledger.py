@@ -471,6 +471,42 @@ def test_a_known_difference_is_found(noise):
     assert verdict(claim_of("difference", {**check, "stratum": "5-8 words"}), ours, better) == "untested"
 
 
+def test_pairs_of_the_same_sound_are_counted_and_texts_that_are_cut_stand_alone(noise):
+    """Every fourth text is longer than a chunk, and only there the two systems differ."""
+    cut = np.arange(200) % 4 == 0
+    base = noise.uniform(0.2, 0.7, 200)
+    change = np.where(cut, 0.1 + noise.normal(0, 0.05, 200), 0.0)
+    ours, theirs = rows_of("personavoice", base), rows_of("f5-official", base + change)
+    for rows in (ours, theirs):
+        rows["text"] = np.where(cut, "so many words " * 12, "a red fox")
+    check = {**COMPARED, "metric": "wer_capped", "expect": "less"}
+    found = {}
+    for stratum in ("overall", "several-chunk", "one-chunk"):
+        claim = claim_of("difference", {**check, "stratum": stratum})
+        board = ledger.scoreboard(Evidence("mini", pd.concat([ours, theirs]), {}), [claim])
+        found[stratum] = board.loc[0]
+    assert "n = 200, 50 speakers, of which 50 differ, by -0.09" in found["overall"]["evidence"]
+    assert (
+        "n = 50," in found["several-chunk"]["evidence"] and "differ" not in found["several-chunk"]["evidence"]
+    )
+    assert "n = 150," in found["one-chunk"]["evidence"]
+    verdicts = [found[stratum]["verdict"] for stratum in found]
+    assert verdicts == ["supported", "supported", "inconclusive"]
+
+
+def test_a_first_word_is_a_metric_of_claims():
+    """The other system loses the first word of every text; its last word is well."""
+    text = "a red fox"
+    ours, theirs = (
+        rows_of(name, np.full(200, rate)) for name, rate in (("personavoice", 0.0), ("f5-official", 1 / 3))
+    )
+    ours["text"] = theirs["text"] = text
+    theirs["hypothesis"] = ["red fox" if k % 5 else text for k in range(200)]
+    check = {**COMPARED, "metric": "first_lost", "stratum": "one-chunk", "expect": "less"}
+    assert verdict(claim_of("difference", check), ours, theirs) == "supported"
+    assert verdict(claim_of("difference", {**check, "expect": "more"}), ours, theirs) == "contradicted"
+
+
 def test_a_variant_is_held_against_the_pipeline_on_its_own_share_of_the_study(noise):
     base = noise.uniform(0.2, 0.7, 200)
     ours = rows_of("personavoice", base)

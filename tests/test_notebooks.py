@@ -486,6 +486,12 @@ def test_patterns_of_the_paper_are_judged_by_sign_and_interval(rows):
     turned = as_published.assign(secs_ecapa_clip=-as_published["secs_ecapa_clip"])
     assert list(comparisons.patterns(as_published)["verdict"][:3]) == ["holds"] * 3
     assert comparisons.patterns(turned)["verdict"].iloc[0] == "the opposite holds"
+    printed = comparisons.patterns(rows)["the paper's difference"]
+    assert (
+        printed["fewer catastrophic failures than F5-TTS as published"] == "~-0.315"
+    )  # 45 % is its estimate
+    assert printed["closer clones than F5-TTS as published"].startswith("+")
+    assert printed["closer clones than F5-TTS with the clip's transcript"] == "-"
 
 
 def test_the_papers_numbers_carry_our_names():
@@ -603,7 +609,12 @@ def test_a_few_broken_texts_are_no_heap(monkeypatch):
     assert told(64, 6, 80, 0.2).startswith(
         "two heaps by their numbers, but more than one mode is not shown ("
     )
-    assert told(64, 56, 30, 0.2).startswith("no two heaps are shown (")
+    assert told(64, 56, 30, 0.2).startswith("no two heaps are shown: more than one mode is not shown (")
+    flat = modality.Bimodality(
+        150, 0.4, 0.1, 0.01, ()
+    )  # one mode is unlikely; the coefficient says otherwise
+    assert not flat.two and "coefficient is not above 5/9" in flat.lacking
+    assert modality.Bimodality(150, 0.7, 0.1, 0.01, ()).lacking == ""
 
 
 def test_examples_are_chosen_by_rule(rows):

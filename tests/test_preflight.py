@@ -48,8 +48,17 @@ def test_all_that_is_missing_is_told_at_once_with_the_commands_in_order(bare):
 
 def test_who_only_clones_needs_no_judges(bare):
     with pytest.raises(preflight.NotReady) as stop:
-        preflight.check(PAPER, test_set=False)
+        preflight.check(PAPER, test_set=False, judged=False)
     assert "F5-TTS" in str(stop.value) and "UTMOS" not in str(stop.value) and "WavLM" not in str(stop.value)
+
+
+@pytest.mark.parametrize(
+    "command", [["clone", "--reference", "a.wav", "--text", "no", "--out", "x.wav"], ["serve"]]
+)
+def test_who_hears_no_judge_is_asked_for_none(bare, capsys, command):
+    assert cli.main([*command, "--profile", "paper"]) == 2
+    told = capsys.readouterr().err
+    assert "F5-TTS" in told and "UTMOS" not in told and "WavLM" not in told
 
 
 def test_only_what_is_missing_is_asked_for(bare, monkeypatch):
@@ -81,12 +90,13 @@ def test_a_smaller_test_set_than_asked_for_is_told_with_both_ways_out(bare, monk
     (bare / "libritts-test.csv").touch()
     preflight.check(PAPER, samples=20)
     with pytest.raises(
-        preflight.NotReady, match=r"(?s)180 of 200 utterances: .* holds 20, .*SAMPLES=20.*data prepare"
+        preflight.NotReady,
+        match=r"(?s)180 of 200 utterances: .* holds 20, .*samples 20 \(make: .*=20\).*data prepare",
     ):
         preflight.check(PAPER, samples=200)
     whole.enrolment.clear()
     (libritts.folder() / libritts.SPLIT).mkdir(parents=True)
-    with pytest.raises(preflight.NotReady, match="data prepare --skip-download$"):
+    with pytest.raises(preflight.NotReady, match="data prepare --samples 20 --skip-download$"):
         preflight.check(PAPER, samples=20)
 
 
@@ -144,3 +154,16 @@ def test_a_gpu_of_another_architecture_is_named(bare, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "ones", no_kernel)
     assert "no kernel image is available for execution on the device; install" in preflight.gpu()
+
+
+def test_a_gpu_that_cannot_be_used_stops_the_embedded_profile_too(bare, monkeypatch):
+    def no_kernel(*_, **__):
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", no_kernel)
+    with pytest.raises(preflight.NotReady, match=r"(?s)profile mini .*no kernel.*CUDA_VISIBLE_DEVICES=\"\""):
+        preflight.check(MINI, test_set=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    preflight.DRIVER.write_text("NVRM version")  # a GPU that torch does not take is not needed
+    preflight.check(MINI)

@@ -18,7 +18,7 @@ import soundfile
 import torch
 
 from pvlib import audio, cli, config, hub, paths, systems
-from pvlib.metrics.judges import Verdict
+from pvlib.metrics.judges import Judges, Verdict
 from pvlib.study import evaluate as study
 from pvlib.study import manifest as manifests
 from pvlib.study import measure, provenance, reported, reproduce, rtf, seeds, tables, verify, world_figures
@@ -508,10 +508,53 @@ def test_a_system_that_loses_a_result_is_a_bug(place):
 # Record and verify
 
 
+def test_damaged_rows_are_restored_where_they_are_committed_and_made_again_where_not(place):
+    for folder, remedy in (
+        (paths.RESULTS, "git checkout -- "),
+        (paths.WORKING_ROWS, "delete it and run again"),
+    ):
+        path = folder / "mini" / "hum.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text("system,utterance\nhum,u1\n", encoding="utf-8")
+        with pytest.raises(RowsError, match=f"{path} is not a table of rows .*{remedy}"):
+            row_files.read_csv(path)
+
+
+def test_enrolment_of_another_encoder_is_told_with_what_mends_it(place, monkeypatch):
+    own = manifests.read("tiny-test")
+    monkeypatch.setattr(hub, "fingerprint", lambda name, profile: "another")
+    judges = Judges(PROFILE, "cpu")
+    with pytest.raises(manifests.ManifestError, match="abc, not another.; run `pvlib world enrol`"):
+        study._check_enrolment(own, PROFILE, judges)
+    with pytest.raises(manifests.ManifestError, match="it belongs to another profile than mini"):
+        study._check_enrolment(own, config.MINI, judges)
+
+
+def test_a_picture_is_copied_whole_or_not_at_all(place, monkeypatch):
+    picture, kept = place / "new.png", place / "figures" / "old.png"
+    kept.parent.mkdir()
+    picture.write_bytes(b"new")
+    kept.write_bytes(b"old")
+
+    def full(source, target):
+        target.write_bytes(b"n")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reproduce.shutil, "copyfile", full)
+        with pytest.raises(reproduce.ReproduceError, match="old.png.*No space left"):
+            reproduce._copy(picture, kept)
+    assert kept.read_bytes() == b"old" and list(kept.parent.iterdir()) == [kept]
+    reproduce._copy(picture, kept)
+    assert kept.read_bytes() == b"new"
+
+
 def test_only_a_complete_run_is_recorded(place):
     run(Hum(), 8)
-    with pytest.raises(provenance.RecordError, match="12 of 20"):
+    with pytest.raises(provenance.RecordError, match="12 of 20 .*`pvlib evaluate --system hum --samples 20`"):
         provenance.record(PROFILE, [Hum()], judges=Ears())
+    with pytest.raises(provenance.RecordError, match="run `make hum`"):
+        provenance.record(PROFILE, [Hum()], judges=Ears(), command="make {name}")
     assert not paths.RESULTS.exists()
     rows = run(Hum(fails={"s0-1"}))
     # failed rows are rows: the cached eight and the new twelve make the record
@@ -810,6 +853,32 @@ def test_recorded_rows_are_taken_up_unless_something_changed(place, monkeypatch)
 
     monkeypatch.setattr(systems, "create", absent)
     assert take_up() == 0 and "xtts is not installed" in left_out.pop()
+
+
+def test_a_package_that_the_record_does_not_name_is_as_unknown_as_a_source(place, monkeypatch):
+    packages = {"torch": "2"}
+
+    class Packed(Hum):
+        def fingerprint(self):
+            return super().fingerprint() | {"packages": dict(packages)}
+
+    monkeypatch.setattr(systems, "create", lambda name, *_: Packed(name))
+    monkeypatch.setattr(systems, "is_known", lambda name: True)
+    monkeypatch.setattr(systems, "lacking", lambda *_: [])
+    run(Packed())
+    provenance.record(PROFILE, [Packed()], judges=Ears())
+    shutil.rmtree(paths.WORKING_ROWS)
+    left_out: list[str] = []
+
+    def take_up(again=0):
+        return recorded_rows.take_up(PROFILE, again=again, judges=Ears(), say=left_out.append)
+
+    packages["numpy"] = "1"
+    assert take_up() == 0 and "other sources (numpy); --again" in left_out.pop()
+    packages["torch"] = "3"
+    assert take_up(again=4) == 0 and "other packages" in left_out.pop()
+    packages["torch"] = "2"
+    assert take_up(again=4) == 20 and not left_out
 
 
 def test_rows_are_carried_over_a_change_of_sources_that_some_of_them_made_again_survive(place, monkeypatch):
@@ -1250,7 +1319,10 @@ def test_the_recogniser_is_told_by_the_figures_of_its_own_weights(place):
     assert "none was made with these weights" in world_figures.scrambled("mini")
     write(paths.RESULTS, own, 0.08)
     assert "0.080 where the same words stand in no order (4.0 times" in world_figures.scrambled("mini")
-    assert "too kind" in world_figures.scrambled("mini")
+    assert "it leans on the grammar, so" in world_figures.scrambled("mini")
+    assert "**too** kind" in world_figures.scrambled("mini")
+    write(paths.WORKING_ROWS, own, 0.04)  # twice as many errors, and yet within the target of 5 %
+    assert "a little, within its target" in world_figures.scrambled("mini")
     write(paths.WORKING_ROWS, own, 0.03)  # a recorded run under way
     assert "hardly leans" in world_figures.scrambled("mini")
 
@@ -1325,6 +1397,9 @@ def test_seeds_follow_the_manifests_own_and_the_spread_is_the_one_of_the_rows(pl
         ({"sd": 0.04, "low": 0.03, "high": 0.06}, "met by the estimate, which its interval does not settle)"),
     ):
         assert told in seeds.spread_text(seeds.spread(rows).assign(**line), 4)
+    few = rows[rows["utterance"].isin(rows["utterance"].unique()[:2])].assign(bucket="short")
+    line = seeds.spread(few).set_index("stratum").loc["5-8 words"]
+    assert line["n"] == 2 and np.isnan([line["low"], line["high"]]).all() and np.isfinite(line["sd"])
 
 
 def test_the_first_seed_costs_nothing_after_the_study(place):

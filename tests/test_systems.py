@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +27,8 @@ TEXT = (
     "The quiet river keeps its secrets, and the old lamp keeps the door. "
     "Nobody asks the garden why it waits so long."
 )
+
+NO_NUMBERS = {"huggingface-hub", "safetensors", "matplotlib", "tqdm"}  # of the packages that rows import
 
 
 @pytest.fixture
@@ -330,6 +334,22 @@ def test_an_empty_transcript_goes_the_official_way(f5_system, request_of):
     assert cfm.asked[0].text.startswith(".") and made.wave is not None
 
 
+def test_recognition_counts_in_the_seconds_of_the_official_system(f5_system, request_of, monkeypatch):
+    """On a clock that recognition alone moves: six seconds for three clips."""
+    now = [0.0]
+
+    class Slow:
+        def transcribe(self, waves):
+            now[0] += 2.0 * len(waves)
+            return ["a lamp." for _ in waves]
+
+    system, _ = f5_system("f5-official", recognizer=Slow())
+    monkeypatch.setattr(f5, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    requests = [request_of("A lamp.", name="a"), request_of("...", name="b"), request_of("A lamp.", name="c")]
+    first, failed, last = system.synthesise(requests)
+    assert (first.seconds, last.seconds) == (2.0, 2.0) and np.isnan(failed.seconds)
+
+
 def test_a_text_too_long_for_the_backbone_is_one_failed_row(f5_system, request_of):
     """Nothing is heard in the clip, so the official formula stretches a long sentence beyond all bounds."""
 
@@ -524,3 +544,24 @@ def test_every_source_named_is_a_file(weights):
     for name in systems.NAMES:
         for module in systems.create(name, MINI, "cpu").fingerprint()["sources"]:
             assert Path(fingerprint.module_path(module)).is_file()
+
+
+def test_every_package_that_rows_are_made_with_is_named_by_its_version(weights):
+    """Those that a system or a judge imports itself, but for readers of files that are hashed, and drawing."""
+    modules = {
+        m for name in systems.NAMES for m in systems.create(name, MINI, "cpu").fingerprint()["sources"]
+    }
+    modules |= set(fingerprint.closure(["pvlib.metrics.judges"]))
+    imported = set()
+    for module in modules:
+        for node in ast.walk(ast.parse(fingerprint.module_path(module).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.partition(".")[0])
+    imported -= set(sys.stdlib_module_names) | {"pvlib"}
+    owners = packages_distributions()
+    packages = {owner.lower().replace("_", "-") for name in imported for owner in owners.get(name, [])}
+    assert packages >= {"torch", "f5-tts", "vocos", "jiwer"}
+    assert packages - set(fingerprint.PACKAGES) == NO_NUMBERS & packages
+    assert "absent" not in fingerprint.package_versions().values()

@@ -284,6 +284,11 @@ def _failed(request: Request, error: Exception) -> JSONResponse:
 
 
 def _told(request: Request, error: Exception) -> tuple[int, str]:
+    if any(isinstance(e, OSError) and e.errno == errno.ENOSPC for e in (error, error.__cause__)):
+        return (
+            507,
+            f"no space left in {tempfile.gettempdir()}, where the server keeps a sound while it works on it",
+        )
     for kind, status in STATUS.items():
         if isinstance(error, kind):
             return status, str(error)
@@ -291,8 +296,6 @@ def _told(request: Request, error: Exception) -> tuple[int, str]:
         return 422, _invalid(error)
     if isinstance(error, HTTPException):
         return error.status_code, f"{request.url.path}: {error.detail}"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return 507, f"no space left in {tempfile.gettempdir()} for the upload"
     return 500, "an error that nobody foresaw; the server's log has it"
 
 

@@ -23,6 +23,7 @@ from pvlib import voice as voices
 from pvlib.audio import AudioError, AudioWarning
 from pvlib.config import ConfigError, Inference, Profile, get_profile
 from pvlib.dashboard import graph
+from pvlib.hub import WeightsError
 from pvlib.metrics.wer import EmptyReference, wer
 from pvlib.text import TextError, TextWarning
 from pvlib.voice import AdapterWarning, Job, PersonaVoice, Reference, Speech
@@ -112,7 +113,7 @@ class Studio:
         if unknown := [name for name in wanted if name not in known]:
             raise ConfigError(f"no parameter {', '.join(map(repr, unknown))}; there are {', '.join(known)}")
         # as `PersonaVoice.load` reads a `cfg_strength` that is given alone
-        return get_profile(self.profile.name, **voices._with_laag_base(wanted))
+        return get_profile(self.profile.name, **voices.with_laag_base(wanted))
 
     def _network(self, name: str, load: Callable[[], nn.Module]) -> Any:
         if name not in self._networks:
@@ -175,7 +176,7 @@ class Studio:
         with self._alone():
             try:
                 voice = self._voice({"use_adapters": True} if adapted else {})
-            except ConfigError:
+            except (ConfigError, WeightsError):  # adapters of another backbone too
                 voice = self._voice({})
             return graph.architecture(voice)
 

@@ -119,15 +119,11 @@ class WavLMSpeaker:
         from transformers import AutoFeatureExtractor, WavLMForXVector
 
         self.device = torch.device(device)
-        try:
+        with models.reading(folder, "WavLM"):
             self.extractor = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
-            with models.quietly():
-                network, told = WavLMForXVector.from_pretrained(
-                    folder, local_files_only=True, output_loading_info=True
-                )
-        except Exception as error:  # transformers raises whatever its readers do
-            reason = " ".join(str(error).split())[:200]
-            raise WeightsError(f"{folder} cannot be read as WavLM ({reason}); {hub.REPLACE}") from error
+            network, told = WavLMForXVector.from_pretrained(
+                folder, local_files_only=True, output_loading_info=True
+            )
         if told["missing_keys"] or told["mismatched_keys"]:
             lacking = ", ".join(sorted(map(str, [*told["missing_keys"], *told["mismatched_keys"]]))[:3])
             raise WeightsError(f"{folder} is not WavLM with an x-vector head ({lacking}); {hub.REPLACE}")

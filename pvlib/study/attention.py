@@ -224,9 +224,11 @@ def search_text(found: Search | None) -> str:
         )
     line, n = found.table.iloc[0], len(found.table)
     return (
-        f"In the second backbone, which has to find the text by itself, head {line['head']:.0f} of block "
-        f"{line['block']:.0f} pays {line['on its own character']:.1%} to the character that the first backbone has at "
+        "In the second backbone, to which nothing tells where the text sounds while it speaks, head "
+        f"{line['head']:.0f} of block {line['block']:.0f} pays {line['on its own character']:.1%} to the "
+        "character that the first backbone has at "
         f"that place and its neighbours, where even attention would pay {line['even']:.1%}; what it looks at most is "
         f"{line['characters away']:.1f} characters away on average. Median of the {n} heads: "
-        f"{found.table['on its own character'].median():.1%}."
+        f"{found.table['on its own character'].median():.1%}; the first head of some blocks was shown the place in "
+        "training (README, Departures from F5-TTS)."
     )

@@ -13,9 +13,9 @@ import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
-from threading import BrokenBarrierError
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ from pvlib.study.kept import kept
 from pvlib.study.launch import usual_jobs
 from pvlib.study.manifest import Manifest
 from pvlib.study.provenance import cores, machine
+from pvlib.study.ranks import RanksError
 from pvlib.systems.base import Request
 from pvlib.systems.f5 import F5Official, as_read, chunks, closed
 from pvlib.systems.fingerprint import digest, module_path, source_hash
@@ -312,18 +313,18 @@ def _processes(
         yield None
         return
     context = multiprocessing.get_context("spawn")
-    ready, threads = context.Barrier(jobs + 1), max(1, cores() // jobs)
+    ready, threads = context.Barrier(jobs), max(1, cores() // jobs)
     given = (ready, profile, device, threads, first, precisions)
     with ProcessPoolExecutor(jobs, context, _begin, given) as pool:
-        for _ in range(jobs):  # each task starts one
-            pool.submit(int)
         try:
-            ready.wait(PATIENCE)
-        except BrokenBarrierError as error:
-            raise RuntimeError(
-                "a process that shares the batches ended; its own message stands above"
+            for started in [pool.submit(int) for _ in range(jobs)]:  # each task starts a process
+                started.result()
+            yield pool
+        except BrokenProcessPool as error:
+            raise RanksError(
+                f"one of the {jobs} processes that share the batches failed, was killed (memory?), or was not ready "
+                f"within {PATIENCE // 60} minutes; finished rows are kept: run again with --jobs 1"
             ) from error
-        yield pool
 
 
 def ratios(found: pd.DataFrame) -> dict[str, float]:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from pvlib import systems
 from pvlib.config import get_profile
-from pvlib.study import facts, modality, pairs, printed, rtf, statistics
+from pvlib.study import facts, first_words, modality, pairs, printed, rtf, statistics
 from pvlib.study.claims import (
     ADOPTED,
     CONTRADICTED,
@@ -161,6 +161,9 @@ def difference(claim: Claim, evidence: Evidence, claims: Mapping[str, Claim]) ->
         f"{check['one']} - {check['other']}, {check['metric']}, {check['stratum']}: "
         f"{found['test']} p = {found['p']:.3g}, {effect}, n = {found['n']}, {found['speakers']} speakers"
     )
+    if 0 < found["differ"] < found["n"]:  # the others are the same sound
+        mean = found["difference"] * found["n"] / found["differ"]
+        detail += f", of which {found['differ']} differ, by {mean:+.4f}"
     shown = not found["low"] <= 0 <= found["high"] and found["p"] < ALPHA
     if not shown:
         least = statistics.detectable(found["n"])
@@ -350,6 +353,8 @@ def _pair(claim: Claim, evidence: Evidence) -> tuple[dict[str, Any], Finding | N
     if lacking:
         return {}, lacking
     rows = in_stratum(rows, check["stratum"])
+    if check["metric"] in first_words.METRICS:
+        rows = first_words.split(rows)
     names = [check["one"], check["other"]]
     both = [rows[rows["system"] == name] for name in names]
     n = 0
@@ -366,7 +371,7 @@ def _pair(claim: Claim, evidence: Evidence) -> tuple[dict[str, Any], Finding | N
             f"{differing} of {len(one)} pairs differ",
             f"{words}: too few differ at all for a test",
         )
-    return pairs.paired_line(*both, check["metric"]), None
+    return {**pairs.paired_line(*both, check["metric"]), "differ": int(differing)}, None
 
 
 def _varied(claim: Claim, evidence: Evidence) -> tuple[dict[str, Any], Finding | None]:

@@ -20,7 +20,7 @@ VERDICTS = {
     CONTRADICTED: "they show the opposite, or another number",
     INCONCLUSIVE: "the evidence is there and decides nothing",
     RIGHT: "the paper's own numbers agree with each other within their rounding",
-    WRONG: "they do not",
+    WRONG: "they do not, or fall short of a standard that the line names",
     ADOPTED: "a setting or a mechanism of the paper that is the same here; what it is good for is another claim",
     DEPARTED: "a setting of the paper that is another here",
     UNTESTED: "the evidence is not there; the line says what would make it",

@@ -93,10 +93,19 @@ def compare(rows: pd.DataFrame, metric: str, one: str, other: str, stratum: str 
     return f"{base} (95 % interval {low:.3f} to {high:.3f} {word}; {size}). **The difference is shown.**"
 
 
+def _printed(entries: pd.DataFrame, other: str) -> str:
+    """The pipeline's entry minus that of another system, a tilde in front where one is the paper's estimate."""
+    if not {"personavoice", other} <= set(entries.index):
+        return "-"
+    one, two = entries.loc["personavoice"], entries.loc[other]
+    return f"{'~' * bool(one['estimated'] or two['estimated'])}{one['value'] - two['value']:+.3f}"
+
+
 def patterns(rows: pd.DataFrame) -> pd.DataFrame:
     """The paper's orderings that can be asked of this table, with the measured answer: one line each.
 
-    A pattern holds when the measured difference has the paper's sign, its interval excludes zero, and its paired test
+    The paper's difference is "-" where it prints none, and has a tilde where one of its entries is an estimate. A
+    pattern holds when the measured difference has the paper's sign, its interval excludes zero, and its paired test
     survives Holm's correction over this table.
     """
     asked = [
@@ -136,11 +145,8 @@ def patterns(rows: pd.DataFrame) -> pd.DataFrame:
     own, lines = rows[rows["system"] == "personavoice"], []
     for title, metric, stratum, other, sign in asked:
         printed = values[(values["metric"] == metric) & (values["stratum"] == stratum)]
-        printed = printed.set_index("system")["value"]
-        line = {
-            "personavoice has ...": title,
-            "the paper's difference": printed.get("personavoice", np.nan) - printed.get(other, np.nan),
-        }
+        printed = printed.set_index("system")
+        line = {"personavoice has ...": title, "the paper's difference": _printed(printed, other)}
         try:
             sides = (in_stratum(side, stratum) for side in (own, rows[rows["system"] == other]))
             found = paired_line(*sides, metric)

@@ -96,9 +96,9 @@ def _shape(wer: pd.Series, at: modality.Ends) -> str:
     if found.two and at.two:
         return f"two heaps ({found})"
     if at.two:
-        return f"two heaps by their numbers, but more than one mode is not shown ({found})"
+        return f"two heaps by their numbers, but {found.lacking} ({found})"
     if not found.two:
-        return f"no two heaps are shown ({found})"
+        return f"no two heaps are shown: {found.lacking} ({found})"
     why = (
         "no fewer lie between"
         if at.heap

@@ -35,6 +35,11 @@ COMMAND = "pvlib train adapters"
 PARTS = ("whole", "timbre", "environment")
 SCALES = (0.1, 1.0)  # env_scale at its start: the paper's, and the one it calls a disaster
 WEIGHTS = (0.0, 0.5, 1.0)
+CLEANER = {
+    "background": 1,
+    "t60": -1,
+    "snr": 1,
+}  # where each measure of `prosody.ROOM` goes in a cleaner room
 STEPS = 16  # ODE steps of what is synthesised here
 EER_RESAMPLES = 500  # of speakers: tens of thousands of trials make each one slow
 PACE = "rate"  # of `prosody.PROSODY`
@@ -97,6 +102,7 @@ def parameters() -> pd.DataFrame:
             "embedding of the emotion": parts["emotion"],
             "tempo": parts["tempo"],
             "FiLM": parts["film"],
+            "OES and FiLM": parts["oes"] + parts["film"],
             "copies of the last blocks": parts["blocks"],
             "trainable": learned,
             "backbone": frozen,
@@ -107,7 +113,8 @@ def parameters() -> pd.DataFrame:
     table = pd.DataFrame(
         {name: {k: _written(v) for k, v in column.items()} for name, column in columns.items()}
     )
-    return table.assign(**{"the paper": pd.Series({"trainable": quotes["trainable-total"]})}).fillna("-")
+    paper = {"OES and FiLM": quotes["only-adapters"], "trainable": quotes["trainable-total"]}
+    return table.assign(**{"the paper": pd.Series(paper)}).fillna("-")
 
 
 def _written(value: float) -> str:
@@ -484,7 +491,7 @@ def weighed_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def weighed_text(rows: pd.DataFrame) -> str:
-    """One sentence: how the output changes from the studio to the original microphone."""
+    """One sentence: how the output changes from the studio to the original microphone, and whether that way."""
     if rows.empty:
         return missing()
     first, last = (rows[rows["env_weight"] == w].set_index("utterance") for w in (min(WEIGHTS), max(WEIGHTS)))
@@ -494,7 +501,12 @@ def weighed_text(rows: pd.DataFrame) -> str:
         if both.empty:
             continue
         found = statistics.paired_bootstrap(both["a"], both["b"], both["speaker"])
-        parts.append(f"{label} {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}] (n = {found.n})")
+        way = "not shown"
+        if not found.low <= 0 <= found.high:
+            way = "as expected" if found.value * CLEANER[measure] < 0 else "**the other way**"
+        parts.append(
+            f"{label} {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}] (n = {found.n}; {way})"
+        )
     told = ", ".join(parts)
     return (
         f"From `env_weight` {min(WEIGHTS):g} to {max(WEIGHTS):g}: {told}; intervals over speakers, no test."

@@ -408,9 +408,13 @@ def _check_enrolment(manifest: Manifest, profile: Profile, judges: Panel) -> Non
     if not manifest.ecapa_sha256 or not isinstance(judges, Judges):
         return
     if (own := hub.fingerprint("speaker_encoder", profile)) != manifest.ecapa_sha256:
+        if manifest.name.partition("-")[0] != profile.manifest.partition("-")[0]:
+            remedy = f"it belongs to another profile than {profile.name}: give that one"
+        else:
+            remedy = f"run `pvlib {'world enrol' if profile.embedded else 'data prepare --skip-download'}`"
         raise ManifestError(
             f"the enrolment embeddings of {manifest.name} were made by another speaker encoder "
-            f"({manifest.ecapa_sha256[:12]}, not {own[:12]}); run `pvlib world enrol`"
+            f"({manifest.ecapa_sha256[-12:]}, not {own[-12:]}); {remedy}"
         )
 
 

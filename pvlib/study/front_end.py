@@ -429,7 +429,7 @@ def about_consonants(words: pd.DataFrame, inference: Inference) -> list[str]:
             f"At the {side} of a clip Silero keeps {own['network'].iloc[0]:.0%} of /s/ and /f/ in "
             f"{own['n'].iloc[0]} words, and {noise[side, NETWORK]:.0f} ms of room noise with them. Difference with "
             f"95 % interval, all with the same margin: {'; '.join(told)}. To keep nine tenths it would need a margin "
-            f"of {wide}; it has {margin[side]:.0f} ms."
+            f"of {wide}, of those tried; it has {margin[side]:.0f} ms."
         )
         sentences.append(_about_equal_noise(equal[equal["side"] == side], side))
     return sentences

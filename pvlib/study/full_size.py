@@ -232,7 +232,8 @@ def told(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
         sentences.append(
             f"{_processor(content)}, {content['threads']} {many(content['threads'], 'thread')}: of the "
             f"full-size model the companion makes so many times as many utterances a minute as the official function, "
-            f"each at its best precision: {', '.join(best)}.{_against_targets(content['ratios'])}"
+            f"each at its best precision, the official one at its best "
+            f"batch too: {', '.join(best)}.{_against_targets(content['ratios'])}"
             f"{_refusals(content['measured'])}"
         )
     return sentences

@@ -294,7 +294,7 @@ def _words(line: pd.Series) -> str:
     )
     return (
         f"{effect} ({line['wer']:.3f} without, {line['wer_ceag']:.3f} with, {line['wer_random']:.3f} with a random "
-        f"direction), {verdict} the margin of {WER_MARGIN}. The mel moves by {line['change_ceag']:.3f} nats with CEAG "
+        f"direction), {verdict} the margin of {WER_MARGIN}. The mel moves by {line['change_ceag']:.2g} nats with CEAG "
         f"and by {line['change_random']:.2g} with a random direction of the same length{weaker}."
     )
 
@@ -325,9 +325,9 @@ def cost_sentence(table: pd.DataFrame, steps: int) -> str:
     """One sentence on `cost`."""
     seconds = table.set_index("kind")["seconds"]
     return (
-        f"At {steps} steps an utterance takes {seconds['ceag'] / seconds[NONE]:.2f} times as long with CEAG "
-        f"({seconds['ceag']:.1f} s against {seconds[NONE]:.1f} s): each step in the window needs a second pass and its "
-        "gradient. The strength does not matter for time."
+        f"At {steps} steps one utterance, timed once, took {seconds['ceag'] / seconds[NONE]:.2f} times as long with "
+        f"CEAG ({seconds['ceag']:.1f} s against {seconds[NONE]:.1f} s): each step in the window needs a second pass "
+        "and its gradient, whatever the strength."
     )
 
 

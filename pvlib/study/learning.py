@@ -13,6 +13,7 @@ import pandas as pd
 from pvlib import hub
 from pvlib.config import Profile
 from pvlib.metrics.wer import normalise
+from pvlib.study.statistics import cluster_bootstrap_mean
 
 MODELS = ("recognizer", "speaker_encoder", "vocoder", "backbone")
 LATER = ("adapters", "duration-predictor", *hub.SV2TTS_NAMES, hub.BACKBONE_PADDED)
@@ -148,6 +149,23 @@ def lost_words(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["system", "utterance", "speaker", "word", "place", "lost"])
 
 
+def shares_by_place(lost: pd.DataFrame, parts: int = 5) -> pd.DataFrame:
+    """Share of words lost along the text, a line per system and place: system, place, share, low, high.
+
+    lost: of `lost_words`. place: 0 to parts - 1 for equal parts of the text, -1 for its first word alone, `parts` for
+    its last. low, high: 95 % interval from resampled speakers. A place without words has no line.
+    """
+    part = np.minimum((lost["place"] * parts).astype(int), parts - 1)
+    chosen = {-1: lost["place"] == 0, **{k: part == k for k in range(parts)}, parts: lost["place"] == 1}
+    lines = []
+    for system, words in lost.groupby("system", sort=False):
+        for place, here in chosen.items():
+            if len(own := words[here[words.index]]):
+                found = cluster_bootstrap_mean(own["lost"], own["speaker"])
+                lines.append((system, place, found.value, found.low, found.high))
+    return pd.DataFrame(lines, columns=["system", "place", "share", "low", "high"])
+
+
 def worst_words(lost: pd.DataFrame, least: int = 5, count: int = 10) -> pd.DataFrame:
     """The words of which the largest share is lost, among those that occur at least `least` times."""
     table = lost.groupby("word")["lost"].agg(["mean", "size"])
@@ -164,7 +182,9 @@ def trend(model: str, log: pd.DataFrame) -> str:
     before, last = log[loss].iloc[-2 * quarter : -quarter].mean(), log[loss].iloc[-quarter:].mean()
     change = last / before - 1
     verdict = (
-        "it was still learning when it stopped" if change < -0.03 else "more of the same would bring little"
+        "its loss was still falling when it stopped"
+        if change < -0.03
+        else "more of the same would bring little"
     )
     word = "lower" if change < 0 else "higher"
     own = LOSS_LABELS.get(model, "loss").partition(" (")[0]

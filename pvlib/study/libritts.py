@@ -87,12 +87,17 @@ def prepare(samples: int | None = None, skip_download: bool = False, profile: Pr
         _enrolment(profile).unlink(missing_ok=True)
         warnings.warn(
             f"no enrolment embeddings, so no similarity to the speaker's other speech: {error}; then run "
-            "`pvlib data prepare --skip-download`",
+            f"`pvlib data prepare{flag(samples)} --skip-download`",
             LibriTTSWarning,
             stacklevel=2,
         )
         return result
     return manifest.read(profile.manifest)
+
+
+def flag(samples: int | None) -> str:
+    """What `pvlib data prepare` is told for so many utterances; "" for all."""
+    return "" if samples in (None, sum(QUOTAS.values())) else f" --samples {samples}"
 
 
 def folder() -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from pvlib.config import Inference
 from pvlib.metrics import wer as word_errors
 from pvlib.metrics.cfr import catastrophic
 from pvlib.metrics.secs import retention
@@ -20,6 +21,7 @@ STRATA: dict[str, tuple[str, ...]] = {
     "ultra-short": ("ultra-short",),
     "5-8 words": ("short",),
 }
+CHUNKS = {"several-chunk": True, "one-chunk": False}  # strata of what LAAG cuts, and of what it does not
 MEANS = (
     "secs_ecapa_clip",
     "secs_ecapa_speaker",
@@ -41,9 +43,11 @@ def of_several_words(rows: pd.DataFrame, stratum: str) -> pd.DataFrame:
 
 
 def in_stratum(rows: pd.DataFrame, stratum: str) -> pd.DataFrame:
-    """The rows whose bucket belongs to a stratum. Raises ValueError on an unknown one."""
+    """The rows whose bucket, or length against the paper's chunks, is of a stratum. Raises ValueError on another."""
+    if stratum in CHUNKS:
+        return rows[(rows["text"].str.len() > Inference().laag_chunk_max_chars) == CHUNKS[stratum]]
     if stratum not in STRATA:
-        raise ValueError(f"no stratum {stratum!r}: choose one of {', '.join(STRATA)}")
+        raise ValueError(f"no stratum {stratum!r}: choose one of {', '.join((*STRATA, *CHUNKS))}")
     return rows[rows["bucket"].isin(STRATA[stratum])]
 
 

@@ -35,6 +35,15 @@ class Bimodality:
         """Whether two modes are shown, before any correction for several tests."""
         return self.p < ALPHA and self.coefficient > TWO_MODES
 
+    @property
+    def lacking(self) -> str:
+        """What two modes lack; "" where they are shown."""
+        if self.two:
+            return ""
+        if self.p < ALPHA:
+            return "one mode is unlikely, yet the coefficient is not above 5/9"
+        return "more than one mode is not shown"
+
     def __str__(self) -> str:
         return f"coefficient {self.coefficient:.3f}, one mode: p = {self.p:.3f}"
 

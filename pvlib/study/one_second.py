@@ -121,9 +121,15 @@ def about_a_second(found: pd.DataFrame) -> str:
     words = found["true"].str.split().str.len()
     return (
         f"{len(found)} clips of one second hold {words.mean():.1f} words on average ({words.min()} to {words.max()}). "
-        f"The recogniser mistakes {found['wrong'].mean():.1%} of their letters, {found['wrong_raw'].mean():.1%} "
-        "without the front end. That transcript is all the model knows about what the clip says."
+        f"Of a clip's letters the recogniser mistakes {found['wrong'].mean():.1%} on average, "
+        f"{found['wrong_raw'].mean():.1%} without the front end{_refused(found)}. "
+        "That transcript is all the model knows about what the clip says."
     )
+
+
+def _refused(found: pd.DataFrame) -> str:
+    count = int((found["error"] != "").sum())
+    return f", the {count} that the front end refuses counted as all wrong" if count else ""
 
 
 def about_trims(found: pd.DataFrame, tolerance_ms: float = 20.0) -> str:

@@ -11,9 +11,10 @@ OTHER_SCALE = "utmos"  # stands beside DNSMOS in the table, but cannot share an 
 
 
 def points() -> pd.DataFrame:
-    """The paper's printed values by our metric names: columns metric, stratum, system, value.
+    """The paper's printed values by our metric names: columns metric, stratum, system, value, estimated.
 
-    Systems carry our names (`reported.PAPER_SYSTEMS`). Ranges are left out.
+    `estimated` marks what the paper itself calls an estimate. Systems carry our names (`reported.PAPER_SYSTEMS`).
+    Ranges are left out.
     """
     table = reported.read("key_results")
     found = []
@@ -23,8 +24,8 @@ def points() -> pd.DataFrame:
         for system, paper in reported.PAPER_SYSTEMS.items():
             entry = reported.printed(table, line.paper, paper)
             if entry is not None and entry["low"] == entry["high"]:
-                found.append((line.metric, line.stratum, system, entry["low"]))
-    return pd.DataFrame(found, columns=["metric", "stratum", "system", "value"])
+                found.append((line.metric, line.stratum, system, entry["low"], bool(entry["estimated"])))
+    return pd.DataFrame(found, columns=["metric", "stratum", "system", "value", "estimated"])
 
 
 def plane() -> pd.DataFrame:

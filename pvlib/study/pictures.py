@@ -161,7 +161,7 @@ def attention_text(
     figure.colorbar(image, ax=left, label="square root of the attention weight", pad=0.01)
     right.plot(entropy, (np.arange(len(entropy)) + 0.5) / len(entropy) * seconds, color="#444444", lw=0.9)
     right.axhline(boundary, color=CLIP_COLOUR, lw=1)
-    right.set(xlabel="entropy\n(share of its maximum)", xlim=(0, 1.1))
+    right.set(xlabel="entropy over all tokens\n(share of its maximum)", xlim=(0, 1.1))
     return figure
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from pvlib.metrics.cfr import THRESHOLD
-from pvlib.study.learning import DEV, LOSS_LABELS, loss_of
+from pvlib.study.learning import DEV, LOSS_LABELS, loss_of, shares_by_place
 from pvlib.study.look import look, ordered, styled
 from pvlib.study.measure import in_stratum
 from pvlib.systems import CONTROLS
@@ -200,9 +200,12 @@ def plane(
         error |= {"yerr": _bars(sweep, "secs", "secs_low", "secs_high")}
         axes[1].errorbar(sweep["wer"], sweep["secs"], fmt="none", ecolor="#d0d0d0", lw=0.8, zorder=0, **error)
         _sweep(axes[1], sweep, "wer", "secs")
-        for _, line in sweep.sort_values("steps").groupby("cfg_strength"):
-            for rank, (_, point) in enumerate(line.iterrows()):
-                near = {"xytext": (0, -12 if rank % 2 else 6), "ha": "center"}  # neighbours on either side
+        lines = list(sweep.sort_values("steps").groupby("cfg_strength"))
+        shades = sns.color_palette("cividis", len(lines))
+        places = [(0, -12), (9, -3), (0, 6), (-9, -3)]  # each line on a side of its own, in its colour
+        for k, (_, line) in enumerate(lines):
+            for _, point in line.iterrows():
+                near = {"xytext": places[k % len(places)], "ha": "center", "color": shades[k]}
                 near |= {"textcoords": "offset points", "size": 8}
                 axes[1].annotate(f"{point['steps']:.0f}", (point["wer"], point["secs"]), **near)
         title = "personavoice: steps (numbers), guidance (lines); pale: 95 % intervals"
@@ -417,18 +420,20 @@ def learning(
 def by_place(lost: pd.DataFrame, parts: int = 5) -> Figure:
     """Share of words lost along the text, one line per system: in fifths, and the very first and last word apart.
 
-    lost: see `learning.lost_words`.
+    lost: see `learning.lost_words`. Bars are 95 % intervals over speakers.
     """
     figure = Figure(figsize=(6.4, 3.2))
     ax = figure.subplots()
-    place = np.minimum((lost["place"] * parts).astype(int), parts - 1)
-    shares = lost.groupby(["system", place])["lost"].mean()
-    for system in ordered(lost["system"].unique()):
-        own, style = shares[system], look(system)
-        ax.plot(own.index, own, color=style.colour, marker=style.marker, label=system)
-        words = lost[lost["system"] == system]
-        ends = [words.loc[words["place"] == end, "lost"].mean() for end in (0, 1)]
-        ax.plot([-1, parts], ends, style.marker, mfc="white", mec=style.colour)
+    shares = shares_by_place(lost, parts)
+    names = ordered(lost["system"].unique())
+    for rank, system in enumerate(names):
+        style, own = look(system), shares[shares["system"] == system]
+        shift = 0.08 * (rank - (len(names) - 1) / 2)  # so that bars stand beside each other
+        bars = {"color": style.colour, "capsize": 2, "elinewidth": 0.9, "marker": style.marker}
+        inner = own["place"].between(0, parts - 1)
+        for found, more in ((own[inner], {"label": system}), (own[~inner], {"ls": "", "mfc": "white"})):
+            more |= {"yerr": _bars(found, "share", "low", "high")}
+            ax.errorbar(found["place"] + shift, found["share"], **bars, **more)
     ax.set_xticks(
         range(-1, parts + 1),
         ["first\nword", "first\nfifth", *[""] * (parts - 2), "last\nfifth", "last\nword"],

@@ -23,19 +23,25 @@ class NotReady(RuntimeError):
     in_lines = True
 
 
-def check(profile: Profile, *, test_set: bool = True, samples: int | None = None) -> None:
-    """Ask for the models, the test set and the GPU of a profile whose weights are not embedded.
+def check(
+    profile: Profile, *, test_set: bool = True, judged: bool = True, samples: int | None = None
+) -> None:
+    """Ask for the models, the test set and the GPU of a profile.
 
-    test_set: whether the profile's own is needed, and the proxies that judge it. samples: how many utterances of it at
-    least. Files are only looked for; that they are whole is checked when they are read, and by `pvlib models check`.
+    test_set: whether the profile's own is needed. judged: whether the proxies are, as for every row. samples: how many
+    utterances of the test set at least. Files are only looked for; that they are whole is checked when they are read,
+    and by `pvlib models check`. A profile whose weights are embedded has all of that, and needs no GPU: told is only
+    one that torch would take and cannot use.
     Raises NotReady with everything at once.
     """
     if profile.embedded:
+        if torch.cuda.is_available() and (wrong := gpu()):
+            raise NotReady(f"the profile {profile.name} cannot run here yet. Missing:\n  {wrong}")
         return
-    lines, commands = _models(profile, judged=test_set)
+    lines, commands = _models(profile, judged=judged)
     if test_set and (lacking := _test_set(profile, samples)):
         lines.append(lacking)
-        commands.append(_prepare())
+        commands.append(_prepare(samples))
     if wrong := gpu():
         lines.append(wrong)
     if lines:
@@ -68,12 +74,13 @@ def _absent(model: models.Model) -> list[str]:
     return [file for file in model.files if models.find(model, file) is None]
 
 
-def _prepare() -> str:
+def _prepare(samples: int | None) -> str:
     """The command that makes the test set, from what lies here already where LibriTTS does."""
+    command = "pvlib data prepare" + libritts.flag(samples)
     if (libritts.folder() / libritts.SPLIT).is_dir():
-        return "pvlib data prepare --skip-download"
+        return f"{command} --skip-download"
     fetched, unpacked = libritts.SIZE / 1e9, libritts.UNPACKED / 1e9
-    return f"pvlib data prepare       # fetches {fetched:.1f} GB, {unpacked:.1f} GB unpacked"
+    return f"{command}       # fetches {fetched:.1f} GB, {unpacked:.1f} GB unpacked"
 
 
 def _test_set(profile: Profile, samples: int | None) -> str:
@@ -86,7 +93,8 @@ def _test_set(profile: Profile, samples: int | None) -> str:
     except ManifestError as error:
         return f"the test set: {error}"
     if (count := len(found.table)) < (samples or 0):
-        return f"{samples - count} of {samples} utterances: {path} holds {count}, which SAMPLES={count} would ask for"
+        asked = f"--samples {count} (make: SAMPLES={count}) would ask for"
+        return f"{samples - count} of {samples} utterances: {path} holds {count}, which {asked}"
     return "" if found.enrolment else f"the enrolment of the test set's speakers beside {path}"
 
 

@@ -77,13 +77,15 @@ def record(
     *,
     manifest: Manifest | None = None,
     part: str = "",
+    command: str = "",
     judges: Panel | None = None,
     device: torch.device | str | None = None,
 ) -> Path:
     """Copy finished working rows to `data/results/<profile>`, with `provenance.json` beside them; returns its path.
 
     names: default all that the profile has weights for, and those from outside whose rows are finished. samples:
-    utterances of the study (default: the profile's full number). Rows of the profile's own manifest take along the RTF
+    utterances of the study (default: the profile's full number). command: makes the rows of the system {name}, for the
+    message where some are missing. Rows of the profile's own manifest take along the RTF
     benchmark, the models' figures and the demo's rows where they were made; those of another one, and of a part of
     the study (its name), lie in folders of their own (`rows.part_of`). Wall seconds are those of the recorded rows,
     null where they are not known of these alone. Rows that were recorded before, to the last digit of their times,
@@ -106,13 +108,14 @@ def record(
     files: dict[Path, str] = {}
     cards: dict[str, Any] = {}
     spent: list[float | None] = []
+    usual = f"pvlib evaluate --system {{name}} --samples {samples}"
     for name in names:
         system = systems.create(name, profile, device) if isinstance(name, str) else name
         store = working(system, judges, profile)
         if missing := store.missing(keys):
             raise RecordError(
                 f"{len(missing)} of {len(keys)} rows of {system.name} are missing; "
-                f"run `pvlib evaluate --samples {samples}`"
+                f"run `{(command or usual).format(name=system.name)}`"
             )
         table = store.get(keys)
         spent.append(store.wall_seconds(keys))

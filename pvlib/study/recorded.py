@@ -110,7 +110,8 @@ def _changed(
 ) -> tuple[str, list[str]]:
     """Why rows of a system would come out otherwise today, or why that is not known; empty where they would not.
 
-    And the modules whose sources are others now: whether that matters their text does not tell.
+    And the modules whose sources are others now, and packages that only one of the two sides names: whether that
+    matters their text does not tell.
     """
     if not systems.is_known(name) or systems.lacking(name, profile):
         return "the system or its weights are gone", []
@@ -132,14 +133,25 @@ def _changed(
         return ", ".join(f"other {key}" for key in others), []
     modules = _other(record["row_sources"], provenance.row_sources())
     for one, other in ((record["judges"], judges.fingerprint()), (then, now)):
-        modules += _other(one.get("sources", {}), other.get("sources", {}))
+        modules += [*_other(one.get("sources", {}), other.get("sources", {})), *_unnamed(one, other)]
     return "", sorted(set(modules))
 
 
 def _other(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two fingerprints, or the sources of two, differ in; of fingerprints without their sources."""
-    now = json.loads(json.dumps(now))
+    """What two fingerprints, or the sources of two, differ in; of fingerprints without their sources.
+
+    Of packages, versions of those that both name: see `_unnamed` for the others.
+    """
+    unnamed = _unnamed(then, now)
+    then, now = dict(then), json.loads(json.dumps(now))
+    for side in (then, now) if unnamed else ():
+        side["packages"] = {key: value for key, value in side["packages"].items() if key not in unnamed}
     return sorted(key for key in {*now, *then} - {"sources"} if now.get(key) != then.get(key))
+
+
+def _unnamed(then: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
+    """Packages that only one of two fingerprints names: as little is known of them as of a source that changed."""
+    return set(then.get("packages", ())) ^ set(now.get("packages", ())) if "packages" in then else set()
 
 
 def _again(

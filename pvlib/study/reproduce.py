@@ -512,6 +512,17 @@ def check_kept(planned: Mapping[str, Part]) -> None:
                 )
 
 
+def _copy(picture: Path, place: Path) -> None:
+    """Whole or not at all. Raises ReproduceError."""
+    try:
+        with paths.appearing(place) as partial:
+            shutil.copyfile(picture, partial)
+    except OSError as error:
+        raise ReproduceError(
+            f"cannot write {place}: {error}; check that the folder is writable and has space"
+        ) from error
+
+
 def record_run(executed: dict[str, NotebookNode], profile: Profile, samples: int) -> None:
     """Refresh what is committed from a complete run: rows, notebooks, figures, the README's results block.
 
@@ -521,11 +532,13 @@ def record_run(executed: dict[str, NotebookNode], profile: Profile, samples: int
     check_kept(planned)
     for part in planned.values():
         if part.rows:
-            provenance.record(profile, part.systems, part.rows, manifest=part.manifest, part=part.name)
+            provenance.record(
+                profile, part.systems, part.rows, manifest=part.manifest, part=part.name, command=part.command
+            )
     for name, notebook in executed.items():
         write_text(paths.NOTEBOOKS / f"{name}.ipynb", nbformat.writes(normalise(notebook)) + "\n")
     paths.FIGURES.mkdir(exist_ok=True)
     for picture in sorted((paths.REPORT / "figures").glob("*.png")):
-        shutil.copyfile(picture, paths.FIGURES / picture.name)
+        _copy(picture, paths.FIGURES / picture.name)
     tables.readme_block(profile.name)
     cards.write_cards(profile)

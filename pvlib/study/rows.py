@@ -71,9 +71,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
         if missing := [c for c in COLUMNS if c not in rows]:
-            raise RowsError(
-                f"{path} is not a table of rows (no column {missing[0]}); delete it and run again"
-            )
+            raise RowsError(f"{path} is not a table of rows (no column {missing[0]}); {_remedy(path)}")
         for column in (*NUMBER_COLUMNS, *(c for c in PROXIES if c in rows)):
             rows[column] = [float(cell) if cell else math.nan for cell in rows[column]]
         for column in WHOLE_COLUMNS:
@@ -83,8 +81,14 @@ def read_csv(path: Path) -> pd.DataFrame:
             f"{path} is missing; `pvlib evaluate` makes working rows, the repository has the rest"
         ) from error
     except (OSError, ValueError) as error:
-        raise RowsError(f"{path} cannot be read as rows ({error}); delete it and run again") from error
+        raise RowsError(f"{path} cannot be read as rows ({error}); {_remedy(path)}") from error
     return rows
+
+
+def _remedy(path: Path) -> str:
+    """What to do about damaged rows: committed ones are restored, working ones made again."""
+    committed = paths.RESULTS in path.parents
+    return f"restore it with `git checkout -- {path}`" if committed else "delete it and run again"
 
 
 def write_text(path: Path, text: str) -> Path:

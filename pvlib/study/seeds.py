@@ -20,6 +20,7 @@ from pvlib.study.comparisons import many
 from pvlib.study.evaluate import evaluate, finished
 from pvlib.study.manifest import Manifest
 from pvlib.study.measure import in_stratum, measure
+from pvlib.study.pairs import LEAST
 
 SYSTEM = "personavoice"
 COUNT = 5  # seeds of each utterance
@@ -172,8 +173,8 @@ def spread(rows: pd.DataFrame, strata: Sequence[str] = ("long", "5-8 words", "ul
     """How far the capped WER of one utterance varies over its seeds, a line per stratum.
 
     Columns: stratum, n (utterances), wer (mean over utterances and seeds), sd (standard deviation over the seeds, with
-    n - 1, mean over utterances) with a 95 % interval from resampled speakers (low, high), worst (the largest), and
-    lowest, highest: the means of single seeds.
+    n - 1, mean over utterances) with a 95 % interval from resampled speakers (low, high; of six utterances or more),
+    worst (the largest), and lowest, highest: the means of single seeds.
     """
     lines = []
     for stratum in strata:
@@ -182,9 +183,10 @@ def spread(rows: pd.DataFrame, strata: Sequence[str] = ("long", "5-8 words", "ul
             continue
         each = own.groupby("utterance").agg(sd=("wer_capped", "std"), speaker=("speaker", "first"))
         found = statistics.cluster_bootstrap_mean(each["sd"], each["speaker"])
+        low, high = (found.low, found.high) if len(each) >= LEAST else (math.nan, math.nan)
         single = own.groupby("try")["wer_capped"].mean()
         lines.append(
-            (stratum, len(each), own["wer_capped"].mean(), found.value, found.low, found.high)
+            (stratum, len(each), own["wer_capped"].mean(), found.value, low, high)
             + (each["sd"].max(), single.min(), single.max())
         )
     columns = ["stratum", "n", "wer", "sd", "low", "high", "worst", "lowest", "highest"]

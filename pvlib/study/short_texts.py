@@ -507,7 +507,8 @@ def _pick(compared: pd.DataFrame, one: str, other: str, metric: str = "cfr") -> 
 
 
 def _difference(line: Mapping[str, float]) -> str:
-    return f"difference {line['difference']:+.1%}, 95 % interval {line['low']:+.1%} to {line['high']:+.1%}"
+    interval = f"95 % interval {line['low']:+.1%} to {line['high']:+.1%}"
+    return f"difference {line['difference']:+.1%}, {interval}, Holm's p = {line['p_holm']:.2g}"
 
 
 def _shown(line: Mapping[str, float]) -> bool:

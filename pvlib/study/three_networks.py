@@ -418,6 +418,8 @@ def prosody(table: pd.DataFrame, note: str) -> str:
     if len(own) < 2:
         return f"Prosody was not measured: {note or 'too few utterances with a pitch'}"
     found = cluster_bootstrap_median(own["pitch"] - own["true pitch"], own["speaker"])
+    unvoiced = len(table) - len(own)
+    lacking = f"; {unvoiced} more have too few voiced frames on one side" if unvoiced else ""
     words = (
         "less"
         if found.high < 0
@@ -428,8 +430,8 @@ def prosody(table: pd.DataFrame, note: str) -> str:
     return (
         f"Pitch deviates by {own['pitch'].median():.2f} semitones in `sv2tts`, by {own['true pitch'].median():.2f} in "
         f"the true recordings (medians, which octave errors of the pitch tracker hardly move); median difference "
-        f"{found.value:+.2f} (95 % interval {found.low:+.2f} to {found.high:+.2f}, n = {len(own)}): **{words}** than "
-        "the truth."
+        f"{found.value:+.2f} (95 % interval {found.low:+.2f} to {found.high:+.2f}, n = {len(own)}{lacking}): "
+        f"**{words}** than the truth."
     )
 
 

@@ -20,19 +20,22 @@ from tqdm.auto import tqdm
 from pvlib import audio, hub, paths
 from pvlib.config import Profile, get_profile
 from pvlib.metrics import dnsmos, wer
-from pvlib.metrics.judges import ENCODERS
+from pvlib.metrics.judges import ENCODERS, Judges
 from pvlib.metrics.secs import cosine
 from pvlib.study import manifest as manifests
 from pvlib.study import statistics
 from pvlib.study.evaluate import shared_judges
 from pvlib.study.examples import mel_distance
-from pvlib.study.manifest import ManifestError
-from pvlib.study.rows import write_text
+from pvlib.study.kept import kept
+from pvlib.study.manifest import Manifest, ManifestError
 from pvlib.systems.fingerprint import digest, fingerprint
 from pvlib.systems.ground_truth import vocoded
 from pvlib.vocoder import griffin_lim
 
 BATCH = 16
+SCRAMBLED_TIMES = (
+    1.5  # the error rate of true recordings, where words stand in no order; or 5 %, if that is more
+)
 QUALITY_UTTERANCES = 40  # Griffin-Lim and DNSMOS are slow; a stratified sample is enough
 
 
@@ -77,9 +80,23 @@ def model_figures(
         }
     )
     path = paths.WORKING_ROWS / profile.name / "models.json"
-    if (known := _known(path, key)) is not None:
-        return known
 
+    def measured() -> dict[str, Any]:
+        return _measured(profile, device, manifest, judges, trials, scrambled, quality_utterances, progress)
+
+    return kept(path, key, measured)
+
+
+def _measured(
+    profile: Profile,
+    device: torch.device,
+    manifest: Manifest,
+    judges: Judges,
+    trials: pd.DataFrame,
+    scrambled: pd.DataFrame,
+    quality_utterances: int,
+    progress: bool,
+) -> dict[str, Any]:
     def bar(items: Sequence, what: str) -> Iterable:
         return tqdm(items, desc=what, unit="batch", disable=not progress)
 
@@ -116,9 +133,8 @@ def model_figures(
     chosen = set(manifest.sample(min(quality_utterances, len(table)), profile.seed)["utterance"])
     positions = [index for index, utterance in enumerate(table["utterance"]) if utterance in chosen]
     values |= _quality([(waves[i], copies[i]) for i in positions], device, progress)
-    result = {
+    return {
         "profile": profile.name,
-        "key": key,
         "weights": _weights(profile),
         "utterances": len(table),
         "trials": len(trials),
@@ -126,8 +142,6 @@ def model_figures(
         "values": {name: round(value, 6) for name, value in values.items()},
         "figures": [target.__dict__ for target in targets(values)],
     }
-    write_text(path, json.dumps(result, indent=2, sort_keys=True) + "\n")
-    return result
 
 
 def targets(values: dict[str, float]) -> list[Target]:
@@ -144,7 +158,7 @@ def targets(values: dict[str, float]) -> list[Target]:
         )
         return at_most(whole, what, limit, note + f"[{v[f'{second}_low']:.2%}, {v[f'{second}_high']:.2%}])")
 
-    scrambled_limit = max(1.5 * v["wer_ground_truth"], 0.05)
+    scrambled_limit = max(SCRAMBLED_TIMES * v["wer_ground_truth"], 0.05)
     return [
         told_apart("ge2e", "world: EER of Resemblyzer's GE2E, whole utterances, across rooms", 0.08),
         told_apart("ecapa", "speaker encoder trained here: EER, same trials", 0.05),
@@ -196,11 +210,13 @@ def scrambled(profile: Profile | str = "mini") -> str:
         )
     v = own[0]["values"]
     times = v["wer_scrambled"] / v["wer_ground_truth"]
-    verdict = (
-        "it hardly leans on the grammar"
-        if next(target for target in targets(v) if target.id == "wer_scrambled").reached
-        else "it leans on the grammar, so that the word error rates above are **too kind** to broken speech"
-    )
+    kind = "so that the word error rates above are {} kind to broken speech"
+    if not next(target for target in targets(v) if target.id == "wer_scrambled").reached:
+        verdict = "it leans on the grammar, " + kind.format("**too**")
+    elif times > SCRAMBLED_TIMES:
+        verdict = "it leans on the grammar a little, within its target, " + kind.format("somewhat too")
+    else:
+        verdict = "it hardly leans on the grammar"
     return (
         f"The recogniser's corpus word error rate on true recordings is {v['wer_ground_truth']:.3f}, and "
         f"{v['wer_scrambled']:.3f} where the same words stand in no order ({times:.1f} times as high): {verdict}."
@@ -275,11 +291,6 @@ def _embed(
     parts: Iterator[dict[str, np.ndarray]] = (embed(batch) for batch in batches)
     collected = list(parts)
     return {name: np.concatenate([part[name] for part in collected]) for name in collected[0]}
-
-
-def _known(path: Path, key: str) -> dict[str, Any] | None:
-    content = _json(path)
-    return content if content.get("key") == key else None
 
 
 def _json(path: Path) -> dict[str, Any]:

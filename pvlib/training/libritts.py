@@ -143,10 +143,18 @@ class LibriPairs:
         path = paths.TRAINING / f"{self.profile.name}-{NAME}" / f"first-seconds-{self.split}-{key}.npz"
         if not path.exists():
             heard, embedding = self._heard(chosen)
-            with paths.appearing(path) as partial, partial.open("wb") as file:
-                np.savez(file, heard=np.array(heard), embedding=embedding)
-        with np.load(path, allow_pickle=False) as file:
-            heard, embedding = file["heard"].tolist(), torch.from_numpy(file["embedding"])
+            try:
+                with paths.appearing(path) as partial, partial.open("wb") as file:
+                    np.savez(file, heard=np.array(heard), embedding=embedding)
+            except OSError as error:
+                raise TrainingError(
+                    f"cannot write {path}: {error}; make room, or point PVLIB_BUILD at another disk"
+                ) from error
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                heard, embedding = file["heard"].tolist(), torch.from_numpy(file["embedding"])
+        except manifest.DAMAGED as error:
+            raise TrainingError(f"{path} cannot be read ({error!r}); delete it and run again") from error
         kept = [k for k, words in enumerate(heard) if words]
         return [chosen[k] for k in kept], [heard[k] for k in kept], embedding[kept]
 

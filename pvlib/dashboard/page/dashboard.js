@@ -299,7 +299,7 @@ function order() {
   }
   const settings = {};
   for (const [id, name] of [["steps", "steps"], ["guidance", "cfg_strength"]])
-    if (Number(at(id).value) !== state.usual[id]) settings[name] = Number(at(id).value);
+    if (Number(at(id).value) !== (state.usual[id] ?? Number(at(id).defaultValue))) settings[name] = Number(at(id).value);
   form.append("settings", JSON.stringify(settings));
   return form;
 }
