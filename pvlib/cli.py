@@ -695,9 +695,8 @@ def _same_file(one: Path, other: Path) -> bool:
     argument(
         "--dtype",
         nargs="+",
-        default=["fp32", "bf16"],
         choices=("fp32", "bf16", "fp16"),
-        help="of the weights",
+        help="of the weights (default: fp32, and bf16 where the hardware multiplies in it)",
     ),
     argument("--seconds", type=float, default=3.0, metavar="S", help="of speech to generate (default: 3)"),
     argument("--repeats", type=_positive, default=1, metavar="N", help="of each measurement (default: 1)"),
@@ -713,7 +712,7 @@ def _same_file(one: Path, other: Path) -> bool:
 def speed(arguments: argparse.Namespace) -> None:
     """Measure the full-size F5-TTS, with random weights, against the official inference function: latency, real-time
     factor and memory in one run on this machine. Needs no download, and 3.5 GB of memory; on two cores the full grid
-    takes an hour and a half, so begin with one cell, or record it: the same command goes on where it was ended."""
+    takes over an hour, so begin with one cell, or record it: the same command goes on where it was ended."""
     from pvlib.study import full_size
 
     known, keep = None, None

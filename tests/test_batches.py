@@ -39,7 +39,8 @@ class Ears:
 def both():
     """Four texts by the embedded backbone in three steps, by each side in each precision."""
     ears = Ears()
-    found = batches.measure(QUICK, utterances=4, batch=3, jobs=1, judges=ears, progress=False)
+    two = {"precisions": ("fp32", "bf16")}  # on a machine without bf16 as well
+    found = batches.measure(QUICK, utterances=4, batch=3, jobs=1, judges=ears, progress=False, **two)
     return found, ears
 
 
@@ -131,6 +132,11 @@ def test_the_rate_is_that_of_products(monkeypatch):
     seconds = iter(range(100))
     monkeypatch.setattr(batches.time, "perf_counter", lambda: float(next(seconds)))
     assert batches.best_rate(torch.bfloat16, torch.device("cpu"), (2, 4)) == 64
+
+
+def test_a_slow_machine_is_not_asked_for_large_products():
+    """A side of 2^20 would need terabytes, and hours anywhere."""
+    assert batches.best_rate(torch.float32, torch.device("cpu"), (8, 2**20)) > 0
 
 
 def table(**changed):

@@ -41,6 +41,18 @@ def test_both_sides_make_the_length_asked_for(monkeypatch):
     assert all(abs(n - 0.5 * 24_000 / 256) <= 2 for n in (*warm_up, *official, *ours))
 
 
+@pytest.mark.parametrize("capable", [True, False])
+def test_bf16_is_measured_where_the_hardware_multiplies_in_it(monkeypatch, capable):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: capable)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    expected = ("fp32", "bf16") if capable else ("fp32",)
+    assert full_size.usual_dtypes("cpu") == expected
+    found = full_size.measure(
+        nfe=(1,), batches=(1,), seconds=0.2, profile=SMALL, progress=False, device="cpu"
+    )
+    assert tuple(dict.fromkeys(found.dtype)) == expected
+
+
 def test_every_setting_once_and_consistent(measured):
     assert len(measured) == 8 and not measured.duplicated(["side", "dtype", "nfe", "batch"]).any()
     assert (measured.latency > 0).all() and (measured.peak_gb > 0.1).all()

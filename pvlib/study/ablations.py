@@ -23,7 +23,7 @@ from pvlib.study.evaluate import evaluate
 from pvlib.study.evaluate import finished as finished_rows
 from pvlib.study.manifest import Manifest
 from pvlib.study.measure import in_stratum
-from pvlib.study.pairs import LEAST, aligned, apart, paired_line
+from pvlib.study.pairs import LEAST, aligned, apart, differing, paired_line
 
 SYSTEM = "personavoice"
 NOTEBOOK = "07"
@@ -186,16 +186,9 @@ def _line(variant: pd.DataFrame, own: pd.DataFrame, metric: str) -> dict[str, ob
         difference = means["with_variant"] - means["pipeline"]
         left_out = len(both) - len(pairs)
         line = {"metric": metric, "n": len(pairs), "left_out": left_out, "difference": difference, **means}
-        return {**line, "differ": _differing(variant, own, pairs)}
-    line = {**paired_line(variant, own, metric), "differ": _differing(variant, own, pairs)}
+        return {**line, "differ": differing(variant, own, pairs)}
+    line = {**paired_line(variant, own, metric), "differ": differing(variant, own, pairs)}
     return {**line, "pipeline": line["mean_other"], "with_variant": line["mean_one"]}
-
-
-def _differing(variant: pd.DataFrame, own: pd.DataFrame, both: pd.DataFrame) -> int:
-    """How many of the pairs are not the same sound."""
-    one, other = (side.set_index(["utterance", "seed"]).sort_index() for side in (variant, own))
-    differing = one.index.get_level_values("utterance")[apart(one, other)]
-    return int(both["utterance"].isin(differing).sum())
 
 
 def retired(found: pd.DataFrame) -> pd.DataFrame:
@@ -289,9 +282,9 @@ def identical(rows: pd.DataFrame, short: str, other: str = SYSTEM) -> str:
     one, two = (
         rows[rows["system"] == named[name]].set_index(["utterance", "seed"]) for name in (short, other)
     )
-    differing = int(apart(one, two.loc[one.index]).sum())
+    others = int(apart(one, two.loc[one.index]).sum())
     whose = "the pipeline's" if other == SYSTEM else f"those of {other}"
-    return f"{short}: {differing} of {len(one)} rows differ from {whose}."
+    return f"{short}: {others} of {len(one)} rows differ from {whose}."
 
 
 def paced(rows: pd.DataFrame) -> str:

@@ -31,7 +31,7 @@ from pvlib.config import Profile
 from pvlib.metrics.judges import Exhibit, Panel
 from pvlib.study import manifest as manifests
 from pvlib.study.evaluate import shared_judges
-from pvlib.study.full_size import BEST, DTYPES, SIDES, TARGETS
+from pvlib.study.full_size import BEST, DTYPES, SIDES, TARGETS, usual_dtypes
 from pvlib.study.kept import kept
 from pvlib.study.launch import usual_jobs
 from pvlib.study.manifest import Manifest
@@ -46,12 +46,12 @@ UTTERANCES = 32
 BATCH = {"cuda": 16, "cpu": 1}  # of each process; on a CPU further rows only fill its caches
 SHARED = "official, shared"  # the official function in as many processes as our side has
 PATIENCE = 600.0  # seconds until every process has loaded and warmed up
-PRECISIONS = ("fp32", "bf16")
 HEARD = ("wer_capped", "secs_ecapa_clip", "secs_ge2e_clip")
 CLOSE = 0.01  # by which the means of what is heard may differ
 CLIP_HOPS = audio.CLIP_SAMPLES // audio.HOP_LENGTH
 SQUARES = (512, 1024, 2048)  # sides of the matrices whose product is timed
 TIMES = 5  # that each is multiplied; the quickest counts
+LONGEST = 5.0  # seconds that one product may take
 LOUD = 0.1  # root mean square to which the official function raises a quiet clip
 
 
@@ -143,9 +143,14 @@ def products(pair: Pair, asked: Sequence[Asked]) -> float:
 
 
 def best_rate(precision: torch.dtype, device: torch.device, squares: Sequence[int] = SQUARES) -> float:
-    """How many multiplications a second this machine does at best in products of square matrices, on all threads."""
+    """How many multiplications a second this machine does at best in products of square matrices, on all threads.
+
+    Matrices that would take more than `LONGEST` are left out: so slow a machine is at its best in smaller ones.
+    """
     rates = []
     for n in squares:
+        if rates and n**3 / max(rates) > LONGEST:
+            break
         a, b = torch.rand(2, n, n, device=device).to(precision)
         for _ in range(TIMES):
             begun = time.perf_counter()
@@ -182,7 +187,7 @@ def measured(profile: Profile, samples: int, *, progress: bool = True) -> pd.Dat
         return None
     device, jobs = _device(), usual_jobs(profile)
     made_by = Pair("", profile, device).fingerprint(), shared_judges(profile).fingerprint()
-    sizes = UTTERANCES, BATCH[device.type], PRECISIONS, jobs
+    sizes = UTTERANCES, BATCH[device.type], usual_dtypes(device), jobs
     key = digest([machine(), *made_by, source_hash(module_path(__name__)), sizes])
 
     def again() -> dict[str, object]:
@@ -197,7 +202,7 @@ def measure(
     utterances: int = UTTERANCES,
     batch: int | None = None,
     jobs: int | None = None,
-    precisions: Sequence[str] = PRECISIONS,
+    precisions: Sequence[str] | None = None,
     manifest: Manifest | None = None,
     judges: Panel | None = None,
     progress: bool = True,
@@ -206,9 +211,9 @@ def measure(
 
     Taken are the first texts of the study's sample that the official function says in one piece. batch: rows of one of
     ours, by default `BATCH`; jobs: processes that make batches at the same time, by default those of a study
-    (`launch.usual_jobs`). The official function speaks in one process with all threads and, where jobs is over 1, a
-    second time in as many (`SHARED`). A batch for each process is made by each side in each precision in turn, so that
-    a machine that slows down slows them all; a first text warms up.
+    (`launch.usual_jobs`); precisions: by default `usual_dtypes`. The official function speaks in one process with all
+    threads and, where jobs is over 1, a second time in as many (`SHARED`). A batch for each process is made by each
+    side in each precision in turn, so that a machine that slows down slows them all; a first text warms up.
     Columns: dtype, side, batch, processes, utterances, seconds, utterances_per_minute, the means of `HEARD`, products
     (10^9 multiplications that the networks do for all texts) and best_rate (10^9 a second, at most, on this machine).
     Raises what `hub` and `manifest` raise.
@@ -216,6 +221,7 @@ def measure(
     manifest, judges = manifest or manifests.read(profile.manifest), judges or shared_judges(profile)
     device = _device()
     batch, jobs = batch or BATCH[device.type], jobs or usual_jobs(profile)
+    precisions = precisions or usual_dtypes(device)
     pair = Pair("f5-official", profile, device)
     sample = manifest.sample(min(profile.samples, len(manifest.table)), profile.seed)
     asked = pair.asked(manifest.requests(sample.head(2 * utterances)))[:utterances]

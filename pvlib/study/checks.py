@@ -357,21 +357,20 @@ def _pair(claim: Claim, evidence: Evidence) -> tuple[dict[str, Any], Finding | N
         rows = first_words.split(rows)
     names = [check["one"], check["other"]]
     both = [rows[rows["system"] == name] for name in names]
-    n = 0
-    if not any(side.empty for side in both):
-        n = len(pairs.aligned(*both, check["metric"]).dropna(subset=["one", "other"]))
-    if n < pairs.LEAST:
-        return {}, _too_few(evidence, names, n, check["stratum"], check["metric"])
-    one, other = (side.set_index(["utterance", "seed"]).sort_index() for side in both)
-    differing = pairs.apart(one, other).sum()  # `aligned` has made sure that both have the same utterances
+    if any(side.empty for side in both):
+        return {}, _too_few(evidence, names, 0, check["stratum"], check["metric"])
+    compared = pairs.aligned(*both, check["metric"]).dropna(subset=["one", "other"])
+    if len(compared) < pairs.LEAST:
+        return {}, _too_few(evidence, names, len(compared), check["stratum"], check["metric"])
+    differing = pairs.differing(*both, compared)
     if 0 < differing < pairs.LEAST:  # the others are the same sound, and only dilute what these show
         words = f"{check['one']} - {check['other']}, {check['metric']}, {check['stratum']}"
         return {}, Finding(
             INCONCLUSIVE,
-            f"{differing} of {len(one)} pairs differ",
+            f"{differing} of {len(compared)} pairs differ",
             f"{words}: too few differ at all for a test",
         )
-    return {**pairs.paired_line(*both, check["metric"]), "differ": int(differing)}, None
+    return {**pairs.paired_line(*both, check["metric"]), "differ": differing}, None
 
 
 def _varied(claim: Claim, evidence: Evidence) -> tuple[dict[str, Any], Finding | None]:

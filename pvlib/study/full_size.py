@@ -44,6 +44,12 @@ SETTING = ("dtype", "nfe", "batch", "side")
 FOLDER = paths.RESULTS / "speed"
 
 
+def usual_dtypes(device: torch.device | str | None = None) -> tuple[str, ...]:
+    """fp32, and bf16 where the hardware multiplies in it: where it does not, bf16 takes many times as long as fp32."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return ("fp32", "bf16") if hub.precision(device) == torch.bfloat16 else ("fp32",)
+
+
 class SpeedError(ValueError):
     """A measurement that cannot be made as asked; the message names the value."""
 
@@ -77,7 +83,7 @@ def measure(
     *,
     nfe: Sequence[int] = NFE,
     batches: Sequence[int] = BATCHES,
-    dtypes: Sequence[str] = ("fp32", "bf16"),
+    dtypes: Sequence[str] | None = None,
     seconds: float = SECONDS,
     repeats: int = 1,
     device: torch.device | str | None = None,
@@ -88,12 +94,13 @@ def measure(
 ) -> pd.DataFrame:
     """One line per side, dtype, NFE and batch, on this machine.
 
-    seconds: of speech to generate behind one second of reference. repeats: of each, after a warm-up of one step.
-    known: lines of settings that are not measured again (`recorded`); they come first. keep: called with all lines
-    after each setting. Raises SpeedError on a value out of range.
+    dtypes: default `usual_dtypes`. seconds: of speech to generate behind one second of reference. repeats: of each,
+    after a warm-up of one step. known: lines of settings that are not measured again (`recorded`); they come first.
+    keep: called with all lines after each setting. Raises SpeedError on a value out of range.
     """
     if not 0.1 <= seconds <= 20:
         raise SpeedError(f"{seconds} seconds of speech: give 0.1 to 20")
+    dtypes = usual_dtypes(device) if dtypes is None else dtypes
     if unknown := set(dtypes) - DTYPES.keys():
         raise SpeedError(f"no dtype {', '.join(sorted(unknown))}: choose among {', '.join(DTYPES)}")
     if min((*nfe, *batches, repeats)) < 1:

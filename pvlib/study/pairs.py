@@ -82,6 +82,16 @@ def aligned(one: pd.DataFrame, other: pd.DataFrame, metric: str) -> pd.DataFrame
     return pd.concat(sides, axis=1, keys=["one", "other"]).reset_index()
 
 
+def differing(one: pd.DataFrame, other: pd.DataFrame, pairs: pd.DataFrame) -> int:
+    """How many pairs are not the same sound; what they share only dilutes a difference.
+
+    one, other: rows of one system each, of the same utterances and seeds. pairs: those to count, of `aligned`.
+    """
+    one, other = (side.set_index(["utterance", "seed"]).sort_index() for side in (one, other))
+    utterances = one.index.get_level_values("utterance")[apart(one, other)]
+    return int(pairs["utterance"].isin(utterances).sum())
+
+
 def paired_line(one: pd.DataFrame, other: pd.DataFrame, metric: str) -> dict[str, Any]:
     """What `paired_table` says of one metric of two systems: `COLUMNS` without `p_holm`.
 
