@@ -44,9 +44,8 @@ SETTING = ("dtype", "nfe", "batch", "side")
 FOLDER = paths.RESULTS / "speed"
 
 
-def usual_dtypes(device: torch.device | str | None = None) -> tuple[str, ...]:
+def usual_dtypes(device: torch.device | str) -> tuple[str, ...]:
     """fp32, and bf16 where the hardware multiplies in it: where it does not, bf16 takes many times as long as fp32."""
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return ("fp32", "bf16") if hub.precision(device) == torch.bfloat16 else ("fp32",)
 
 
@@ -100,6 +99,7 @@ def measure(
     """
     if not 0.1 <= seconds <= 20:
         raise SpeedError(f"{seconds} seconds of speech: give 0.1 to 20")
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtypes = usual_dtypes(device) if dtypes is None else dtypes
     if unknown := set(dtypes) - DTYPES.keys():
         raise SpeedError(f"no dtype {', '.join(sorted(unknown))}: choose among {', '.join(DTYPES)}")
@@ -111,7 +111,6 @@ def measure(
     grid = list(dict.fromkeys(setting for setting in grid if setting not in there))
     if not grid:
         return known
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     vocabulary = hub.packaged_vocabulary()
     with torch.random.fork_rng():
         torch.manual_seed(0)
